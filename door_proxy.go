@@ -1,0 +1,202 @@
+package cirque
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"github.com/cirqueproxy/cirque/internal/buf"
+	"github.com/cirqueproxy/cirque/internal/exchange"
+	"github.com/cirqueproxy/cirque/internal/reason"
+	"github.com/cirqueproxy/cirque/internal/wire"
+	"github.com/cirqueproxy/cirque/message"
+)
+
+// This file is the second door to net/http: a Proxy as an http.Handler.
+
+// ServeHTTP implements http.Handler, so that a Proxy mounts where an
+// httputil.ReverseProxy stood. All hooks run. What only a connection of our own
+// can do does not work here: tunnels, and splice(2).
+func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	d := &handlerDown{w: w, r: r, rc: http.NewResponseController(w)}
+	fromHTTP(&d.req, r, r.ContentLength)
+	c := &conn{scheme: schemeHTTP, proto: r.Proto, tls: r.TLS}
+	if r.TLS != nil {
+		c.scheme = schemeHTTPS
+	}
+	if a, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
+		c.localAddr = a
+	}
+	if ap, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		c.setClient(ap)
+	}
+	s := c.begin(d)
+	defer d.release()
+	s.use(p)
+	s.serve()
+	if d.aborted {
+		// net/http's way to cut a response visibly.
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// handlerDown is an exchange.Down over net/http's server.
+type handlerDown struct {
+	w  http.ResponseWriter
+	r  *http.Request
+	rc *http.ResponseController
+
+	req     message.Request
+	mem     *buf.Buffer
+	started bool
+	aborted bool
+	ended   atomic.Bool
+	watch   contextWatcher
+}
+
+func (d *handlerDown) release() {
+	d.watch.Unwatch()
+	if d.mem != nil {
+		d.mem.Free()
+		d.mem = nil
+	}
+}
+
+// Request implements exchange.Down.
+func (d *handlerDown) Request() *message.Request { return &d.req }
+
+// ReadBody implements exchange.Down.
+func (d *handlerDown) ReadBody() ([]byte, bool, error) {
+	if d.BodyEnded() {
+		return nil, true, nil
+	}
+	if d.mem == nil {
+		d.mem = buf.Get(buf.Small)
+	}
+	n, err := d.r.Body.Read(d.mem.B)
+	switch {
+	case errors.Is(err, io.EOF):
+		copyHTTPHeader(&d.req.Trailer, d.r.Trailer)
+		d.ended.Store(true)
+		return d.mem.B[:n], true, nil
+	case err != nil:
+		return nil, false, &reason.Error{Reason: reason.ClientGone, Err: err}
+	}
+	return d.mem.B[:n], false, nil
+}
+
+// BodyReady implements exchange.Down.
+func (d *handlerDown) BodyReady() bool { return d.BodyEnded() }
+
+// BodyEnded implements exchange.Down.
+func (d *handlerDown) BodyEnded() bool { return d.req.Length() == 0 || d.ended.Load() }
+
+// Continue implements exchange.Down: net/http sends it by itself.
+func (d *handlerDown) Continue() error { return nil }
+
+// WriteInterim implements exchange.Down.
+func (d *handlerDown) WriteInterim(resp *message.Response) error {
+	if resp.Status == http.StatusContinue {
+		return nil // net/http sends its own
+	}
+	for name, value := range resp.Header.All() {
+		d.w.Header().Add(name, value)
+	}
+	d.w.WriteHeader(resp.Status)
+	clear(d.w.Header())
+	return nil
+}
+
+// WriteHead implements exchange.Down.
+func (d *handlerDown) WriteHead(resp *message.Response) error {
+	if name, bad := resp.Header.Invalid(); bad {
+		return &reason.Error{Reason: reason.BadHookField, Err: errors.New(name)}
+	}
+	h := d.w.Header()
+	for name, value := range resp.Header.All() {
+		if !strings.EqualFold(name, "Content-Length") {
+			h.Add(name, value)
+		}
+	}
+	if n := resp.Length(); n >= 0 {
+		h.Set("Content-Length", strconv.FormatInt(n, 10))
+	}
+	d.started = true
+	d.w.WriteHeader(resp.Status)
+	return nil
+}
+
+// WriteBody implements exchange.Down.
+func (d *handlerDown) WriteBody(b []byte, last bool, trailer *message.Header) error {
+	if len(b) > 0 {
+		if _, err := d.w.Write(b); err != nil {
+			d.aborted = true
+			return &reason.Error{Reason: reason.ClientGone, Err: err}
+		}
+	}
+	if last && trailer != nil {
+		for name, value := range trailer.All() {
+			d.w.Header().Add(http.TrailerPrefix+name, value)
+		}
+	}
+	if !last {
+		return d.Flush()
+	}
+	return nil
+}
+
+// Flush implements exchange.Down.
+func (d *handlerDown) Flush() error {
+	if err := d.rc.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		d.aborted = true
+		return &reason.Error{Reason: reason.ClientGone, Err: err}
+	}
+	return nil
+}
+
+// Started implements exchange.Down.
+func (d *handlerDown) Started() bool { return d.started }
+
+// Abort implements exchange.Down.
+func (d *handlerDown) Abort() { d.aborted = true }
+
+// BeginRawIn implements exchange.Down.
+func (d *handlerDown) BeginRawIn() (*wire.Conn, int64) { return nil, 0 }
+
+// EndRawIn implements exchange.Down.
+func (d *handlerDown) EndRawIn(int64) {}
+
+// BeginRawOut implements exchange.Down.
+func (d *handlerDown) BeginRawOut(int64) (*wire.Conn, error) { return nil, nil }
+
+// EndRawOut implements exchange.Down.
+func (d *handlerDown) EndRawOut(int64) {}
+
+// Watch implements exchange.Down.
+func (d *handlerDown) Watch(c exchange.Canceler) {
+	d.watch.ctx = d.r.Context()
+	d.watch.Watch(gone{c})
+}
+
+// gone gives the end of a request's context its reason.
+type gone struct{ c exchange.Canceler }
+
+// Cancel implements exchange.Canceler.
+func (g gone) Cancel(cause error) {
+	g.c.Cancel(&reason.Error{Reason: reason.ClientGone, Err: cause})
+}
+
+// Unwatch implements exchange.Down.
+func (d *handlerDown) Unwatch() { d.watch.Unwatch() }
+
+// InterruptBody implements exchange.Down: net/http ends a read when the handler
+// closes the body.
+func (d *handlerDown) InterruptBody(error) { d.r.Body.Close() }
+
+// ResumeBody implements exchange.Down.
+func (d *handlerDown) ResumeBody() {}

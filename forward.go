@@ -1,0 +1,286 @@
+package cirque
+
+import (
+	"errors"
+	"time"
+
+	"github.com/cirqueproxy/cirque/internal/reason"
+	"github.com/cirqueproxy/cirque/internal/upstream"
+	"github.com/cirqueproxy/cirque/message"
+)
+
+// maxInterim bounds the 1xx responses of an attempt: an origin that sends them
+// without end would hold its session for good.
+const maxInterim = 100
+
+// forward is the loop over attempts. It returns nil when a response was
+// relayed.
+func (s *Session) forward() error {
+	if s.proxy == nil || s.proxy.Peer == nil {
+		return &Error{Reason: reason.NoRoute}
+	}
+	s.startTotal()
+	s.body.start(s)
+	for {
+		e := s.tryPeer()
+		if e == nil {
+			return nil
+		}
+		s.lastErr = e
+		if again, err := s.again(e); !again {
+			return err
+		}
+	}
+}
+
+// startTotal bounds the session as a whole, where the Proxy says so.
+func (s *Session) startTotal() {
+	if d := s.proxy.Timeouts.Total; d > 0 {
+		s.keepOut = true
+		s.totalTimer = time.AfterFunc(d, func() { s.conn.cancel(errTotal) })
+	}
+}
+
+var errTotal = &reason.Error{Reason: reason.TotalTimeout}
+
+// tryPeer makes one attempt.
+func (s *Session) tryPeer() *Error {
+	if s.attempts > 0 {
+		s.resp.Reset()
+	}
+	p, err := s.proxy.Peer(s)
+	if s.responded {
+		s.localFrom = -1
+		return nil
+	}
+	if err != nil {
+		return toError(err, reason.NoPeer)
+	}
+	if p == nil {
+		return &Error{Reason: reason.NoPeer}
+	}
+	s.beginAttempt(p)
+	e := s.attemptOn(p)
+	s.endAttempt(e)
+	return e
+}
+
+func (s *Session) beginAttempt(p *Peer) {
+	s.peer = p
+	s.attempts++
+	s.tried = append(s.tried, p)
+	s.attempt = Attempt{Peer: p, Number: s.attempts}
+	s.attemptAt, s.firstByte = 0, 0
+	if p.Observer != nil || s.attempts > 1 {
+		s.attemptAt = time.Since(s.began)
+	}
+	if p.Observer != nil {
+		p.Observer.Began(p)
+	}
+}
+
+// endAttempt completes the facts and tells the observer.
+func (s *Session) endAttempt(e *Error) {
+	s.up, s.h1up = nil, nil
+	a := &s.attempt
+	a.Err = e
+	a.Total = time.Since(s.began) - s.attemptAt
+	if s.peer.Observer != nil {
+		s.peer.Observer.Ended(*a)
+	}
+}
+
+// attemptOn sends the request to p and relays the response.
+func (s *Session) attemptOn(p *Peer) *Error {
+	if p.RoundTripper != nil {
+		s.up = newRoundTrip(s, p.RoundTripper)
+	} else if e := s.connect(p); e != nil {
+		return e
+	}
+	s.attempt.Reused = s.up.Reused()
+	var err error
+	if s.req.Method() == "CONNECT" && s.h1up != nil {
+		err = s.openTunnel()
+	} else {
+		err = s.exchange()
+	}
+	if err == nil {
+		return nil
+	}
+	if s.responded && errors.Is(err, errResponded) {
+		if s.up != nil {
+			s.up.Release()
+		}
+		return nil
+	}
+	e := s.attemptError(err)
+	if s.up != nil {
+		s.up.Close()
+	}
+	return e
+}
+
+// connect takes a connection from the pool, or makes one.
+func (s *Session) connect(p *Peer) *Error {
+	target := p.target()
+	u, err := s.proxy.transport().get(p, target, reuseFor(s.req.Method()), s.down)
+	if err != nil {
+		return s.attemptError(err)
+	}
+	if !u.Reused() {
+		s.attempt.Connect = time.Since(s.began) - s.attemptAt
+	}
+	t := s.proxy.Timeouts.or(p.Timeouts).or(defaultTimeouts)
+	first := positive(t.FirstByte)
+	if d := s.proxy.Retry.PerTry; d > 0 && (first == 0 || d < first) {
+		first = d
+	}
+	u.SetTimeouts(first, positive(t.Read), positive(t.Write))
+	s.up, s.h1up = u, u
+	return nil
+}
+
+// reuseFor returns which pooled connections a request may take: one that may
+// not be repeated takes only those that have just shown to live.
+func reuseFor(method string) upstream.Reuse {
+	switch {
+	case method == "CONNECT":
+		return upstream.ReuseNone
+	case idempotent(method):
+		return upstream.ReuseAny
+	}
+	return upstream.ReuseFresh
+}
+
+// attemptError makes the public error of what went wrong in an attempt.
+func (s *Session) attemptError(err error) *Error {
+	c := *toError(err, reason.HookError)
+	c.Attempt = s.attempts
+	if s.peer != nil {
+		c.Peer = s.peer.String()
+	}
+	if s.up != nil {
+		c.Sent, c.Reused = s.up.Sent(), s.up.Reused()
+	}
+	return &c
+}
+
+// exchange is the attempt after there is a connection. On success the
+// connection was given back.
+func (s *Session) exchange() error {
+	if err := s.runHead(s.plan.connected); err != nil {
+		return err
+	}
+	if err := s.upstreamHead(); err != nil {
+		return err
+	}
+	whole, err := s.body.gather(s)
+	if err != nil {
+		return err
+	}
+	s.down.Watch(s.up)
+	err = s.up.Send(&s.upReq, s.body.held(), whole)
+	if err == nil {
+		if !whole {
+			s.startPump()
+		}
+		err = s.response()
+	}
+	s.down.Unwatch()
+	if s.duplex {
+		perr := s.stopPump()
+		if perr != nil && (err == nil || errors.Is(err, errPump)) {
+			err = s.pumpFailed(perr, err)
+		}
+	}
+	if err == nil && s.up != nil {
+		s.up.Release()
+	}
+	return err
+}
+
+// response reads heads until the final one and relays what follows.
+func (s *Session) response() error {
+	for {
+		if err := s.readHead(); err != nil {
+			return err
+		}
+		if s.resp.Status >= 200 || s.resp.Status == 101 {
+			break
+		}
+		if err := s.interim(); err != nil {
+			return err
+		}
+	}
+	s.attempt.Status = s.resp.Status
+	if s.peer.Observer != nil || s.server == nil || s.server.timings {
+		s.attempt.FirstByte = time.Since(s.began) - s.attemptAt
+	}
+	if s.resp.Status == 101 {
+		return s.switchProtocols()
+	}
+	if err := s.responseHead(); err != nil {
+		return err
+	}
+	return s.relay()
+}
+
+// readHead reads the next head. The wait for it does not count while the
+// request is still flowing: the origin may rightly wait for its end.
+func (s *Session) readHead() error {
+	for {
+		err := s.up.ReadHead(&s.resp)
+		var re *reason.Error
+		if err == nil || !s.duplex || !errors.As(err, &re) || re.Reason != reason.UpstreamTimeout {
+			return err
+		}
+		if !s.body.flowing() {
+			return err
+		}
+	}
+}
+
+// interim passes a 1xx on.
+//
+// RFC 9110, section 15.2: a proxy forwards 1xx responses unless it asked for
+// them itself.
+func (s *Session) interim() error {
+	if s.interims++; s.interims > maxInterim {
+		return &Error{Reason: reason.UpstreamInterimLimit}
+	}
+	s.dropped = s.resp.Status == 100 && s.body.continued
+	if s.resp.Status != 100 && s.proxy.DropInterim {
+		s.dropped = true
+	}
+	cleanResponse(&s.resp, s.proxy.KeepHopByHop)
+	for i := range s.plan.interim {
+		if err := s.turned(&s.plan.interim[i]); err != nil {
+			return err
+		}
+	}
+	if s.dropped {
+		return nil
+	}
+	return s.down.WriteInterim(&s.resp)
+}
+
+// responseHead runs the hooks over the final head and hands it to the client's
+// side.
+func (s *Session) responseHead() error {
+	cleanResponse(&s.resp, s.proxy.KeepHopByHop)
+	s.phase = phaseResponse
+	for i := range s.plan.upstreamResponse {
+		if err := s.turned(&s.plan.upstreamResponse[i]); err != nil {
+			s.phase = phaseRequest
+			s.failedByHook = !s.responded
+			return err
+		}
+	}
+	if !s.resp.Header.HasID(message.IDDate) {
+		s.resp.Header.SetID(message.IDDate, s.date())
+	}
+	if err := s.runResponse(); err != nil {
+		return err
+	}
+	return s.down.WriteHead(&s.resp)
+}

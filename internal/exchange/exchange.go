@@ -1,0 +1,108 @@
+// Package exchange is where protocols meet the engine: Down is one request as
+// it came from a client with the way to answer it, Up is the same request on
+// its way to an origin. The forward loop knows only these two; a protocol is
+// an implementation of one of them. The package holds no logic and knows no
+// session, no hook and no pool.
+package exchange
+
+import (
+	"github.com/cirqueproxy/cirque/internal/wire"
+	"github.com/cirqueproxy/cirque/message"
+)
+
+// Down faces the client: one request and its response. Its methods belong to
+// the session's goroutine, but for ReadBody, BeginRawIn and EndRawIn, which
+// belong to the goroutine that moves the request body.
+type Down interface {
+	// Request returns the request; it is valid until the exchange ends.
+	Request() *message.Request
+
+	// ReadBody returns the next piece of the request body, borrowed until the
+	// next call. With last the body has ended (the piece may hold bytes) and
+	// Request().Trailer is filled.
+	ReadBody() (b []byte, last bool, err error)
+	// BodyReady reports whether ReadBody would answer without waiting.
+	BodyReady() bool
+	// BodyEnded reports whether the whole request body was read. It may be
+	// called from the session's goroutine while another reads the body.
+	BodyEnded() bool
+	// Continue sends 100 (Continue) if the client waits for one.
+	Continue() error
+
+	// WriteInterim sends a 1xx response, other than 101.
+	WriteInterim(resp *message.Response) error
+	// WriteHead takes the final head; it may stay in a buffer until WriteBody
+	// or Flush. The framing follows from resp.Length() and the protocol.
+	WriteHead(resp *message.Response) error
+	// WriteBody sends a piece; last ends the body, with the fields of trailer
+	// where it is not nil and the protocol can carry them.
+	WriteBody(b []byte, last bool, trailer *message.Header) error
+	// Flush sends what WriteHead left in the buffer.
+	Flush() error
+	// Started reports whether a byte of the final head was handed to WriteHead.
+	Started() bool
+	// Abort cuts the exchange visibly: the client must not take what it got
+	// for a whole response.
+	Abort()
+
+	// BeginRawIn returns the connection and the number of body bytes (-1: till
+	// its end) that follow on it unframed, or nil where there are none; what
+	// was moved is told to EndRawIn.
+	BeginRawIn() (*wire.Conn, int64)
+	EndRawIn(n int64)
+	// BeginRawOut sends what is buffered and returns the connection to which n
+	// body bytes (-1: till the end) may be written unframed, or nil.
+	BeginRawOut(n int64) (*wire.Conn, error)
+	EndRawOut(n int64)
+
+	// Watch calls c.Cancel(cause) when the client leaves before Unwatch. Cancel
+	// runs at most once and never after Unwatch returned.
+	Watch(c Canceler)
+	Unwatch()
+	// InterruptBody makes a ReadBody of another goroutine return cause, now and
+	// until ResumeBody.
+	InterruptBody(cause error)
+	ResumeBody()
+}
+
+// Up is one attempt on a connection to an origin.
+type Up interface {
+	Canceler
+
+	// Send takes the head and the first piece of the body. When last is true it
+	// may keep them until ReadHead; head and body must stay valid until then.
+	Send(req *message.Request, body []byte, last bool) error
+	// SendBody sends a further piece. Trailer is as in Down.WriteBody.
+	SendBody(b []byte, last bool, trailer *message.Header) error
+
+	// ReadHead reads the next head, interim ones too, into resp. After a
+	// timeout it may be called again.
+	ReadHead(resp *message.Response) error
+	// ReadBody returns the next piece, borrowed until the next call. With last
+	// the body has ended and the trailer of the response is filled.
+	ReadBody() (b []byte, last bool, err error)
+	// BodyReady reports whether ReadBody would answer without waiting.
+	BodyReady() bool
+
+	// BeginRawIn, EndRawIn, BeginRawOut and EndRawOut are as in Down.
+	BeginRawIn() (*wire.Conn, int64)
+	EndRawIn(n int64)
+	BeginRawOut(n int64) (*wire.Conn, error)
+	EndRawOut(n int64)
+
+	// Sent reports whether a byte of the request may have reached the origin.
+	Sent() bool
+	// Reused reports whether the connection served an earlier exchange.
+	Reused() bool
+	// Release ends the attempt: the connection goes back to the pool when both
+	// messages were complete and it may be used again, else it is closed.
+	Release()
+	// Close ends the attempt and closes its connection.
+	Close()
+}
+
+// Canceler ends a wait from another goroutine.
+type Canceler interface {
+	// Cancel makes the present wait and all later ones return cause.
+	Cancel(cause error)
+}

@@ -1,0 +1,73 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"syscall"
+
+	"github.com/cirqueproxy/cirque/internal/exchange"
+	"github.com/cirqueproxy/cirque/internal/reason"
+	"github.com/cirqueproxy/cirque/internal/wire"
+)
+
+// Watcher tells a wait that its client left. exchange.Down is one.
+type Watcher interface {
+	Watch(c exchange.Canceler)
+	Unwatch()
+}
+
+// cancelFunc lets a context be ended as an exchange.Canceler.
+type cancelFunc context.CancelCauseFunc
+
+func (f cancelFunc) Cancel(cause error) { f(cause) }
+
+// dial makes a new connection for an entry whose place is already counted.
+func (p *Pool) dial(e *Entry, t *Target, w Watcher) (*H1, error) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	if w != nil {
+		w.Watch(cancelFunc(cancel))
+		defer w.Unwatch()
+	}
+	if t.ConnectTimeout > 0 {
+		var stop context.CancelFunc
+		ctx, stop = context.WithTimeout(ctx, t.ConnectTimeout)
+		defer stop()
+	}
+	dial := t.Dial
+	if dial == nil {
+		dial = p.cfg.Dial
+	}
+	nc, err := dial(ctx, t.Network, t.Address)
+	if err != nil {
+		return nil, dialError(ctx, err)
+	}
+	p.connects.Add(1)
+	now := p.sweep.Now()
+	u := &H1{pool: p, entry: e, target: t, wc: wire.New(nc, p.sweep), made: now}
+	u.wc.SetMaxBuffer(t.Limits.HeadBytes)
+	return u, nil
+}
+
+// dialError gives a failed connect its reason.
+func dialError(ctx context.Context, err error) error {
+	var dns *net.DNSError
+	var addr *net.AddrError
+	var known *reason.Error
+	switch cause := context.Cause(ctx); {
+	case errors.As(cause, &known), errors.As(err, &known):
+		return known
+	case errors.As(err, &dns) && !errors.Is(cause, context.DeadlineExceeded):
+		return &reason.Error{Reason: reason.DNSFailed, Err: err}
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return &reason.Error{Reason: reason.ConnectRefused, Err: err}
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, syscall.ETIMEDOUT):
+		return &reason.Error{Reason: reason.ConnectTimeout, Err: err}
+	case errors.As(err, &addr):
+		return &reason.Error{Reason: reason.DNSFailed, Err: err}
+	default:
+		return &reason.Error{Reason: reason.ConnectFailed, Err: err}
+	}
+}

@@ -1,0 +1,37 @@
+// Package upstream makes and keeps connections to origins: it dials, pools by
+// reuse key, limits, queues, and speaks HTTP/1 on the way out. It does not
+// choose peers and does not retry.
+package upstream
+
+import (
+	"context"
+	"net"
+	"time"
+
+	"github.com/cirqueproxy/cirque/internal/h1"
+)
+
+// Target is what a connection is made to and how it may be used. Durations and
+// numbers of zero mean none or no limit: defaults were resolved before.
+// Immutable once used.
+type Target struct {
+	Network string // "tcp" or "unix"
+	Address string
+	// Key is the reuse key: two targets with equal keys share connections.
+	Key string
+	// Dial makes the connection; nil means the pool's own way.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+	ConnectTimeout time.Duration
+	IdleTimeout    time.Duration
+	NoReuse        bool // one exchange per connection
+
+	MaxConns     int // busy and idle ones together
+	MaxQueue     int // exchanges that may wait for one of them; 0: none
+	QueueTimeout time.Duration
+	MaxRequests  int // exchanges on one connection
+	MaxAge       time.Duration
+
+	Limits h1.Limits
+	Rules  h1.ResponseRules
+}

@@ -1,0 +1,80 @@
+package wire
+
+import (
+	"errors"
+	"io"
+
+	"github.com/cirqueproxy/cirque/internal/buf"
+)
+
+// SpliceError is a failure of Splice and the side it is on.
+type SpliceError struct {
+	Read bool // at the source
+	Err  error
+}
+
+// Error returns the cause's text.
+func (e *SpliceError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *SpliceError) Unwrap() error { return e.Err }
+
+// Splice moves n bytes from src to dst, or all until src ends if n < 0. Nothing
+// may be buffered in src. Where both have a descriptor the bytes do not enter
+// the process. It returns how many bytes reached dst, and nil only if that is
+// all; an end of src before n bytes is io.ErrUnexpectedEOF.
+func Splice(dst, src *Conn, n int64) (moved int64, err error) {
+	if dst.CanSplice() && src.CanSplice() {
+		moved, err, ok := spliceSys(dst, src, n)
+		if ok {
+			return moved, err
+		}
+	}
+	return copyThrough(dst, src, n)
+}
+
+// copyThrough is Splice through a buffer.
+func copyThrough(dst, src *Conn, n int64) (moved int64, err error) {
+	defer src.ReleaseBuffer()
+	for n < 0 || moved < n {
+		if src.w == src.r {
+			if err := src.fillLarge(); err != nil {
+				if errors.Is(err, io.EOF) {
+					if n < 0 {
+						return moved, nil
+					}
+					err = io.ErrUnexpectedEOF
+				}
+				return moved, &SpliceError{true, err}
+			}
+		}
+		b := src.Buffered()
+		if n >= 0 && int64(len(b)) > n-moved {
+			b = b[:n-moved]
+		}
+		k, err := dst.Write(b)
+		moved += int64(k)
+		src.Discard(k)
+		if err != nil {
+			return moved, &SpliceError{false, err}
+		}
+	}
+	return moved, nil
+}
+
+// fillLarge waits without a buffer, and changes to a large one when the small
+// one was filled to its end.
+func (c *Conn) fillLarge() error {
+	if len(c.b) == buf.LargeSize {
+		return c.Fill()
+	}
+	full := c.b != nil && c.mem != nil && c.lastFilled
+	if full {
+		c.dropBuffer()
+		c.useBuffer(buf.Large)
+		return c.Fill()
+	}
+	err := c.FillIdle()
+	c.lastFilled = err == nil && c.w == len(c.b)
+	return err
+}

@@ -1,0 +1,186 @@
+package wire
+
+import (
+	"io"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// pipeSize is what a pipe is asked to hold: fewer calls for a large body. The
+// kernel may grant less; beyond an unprivileged user's share it does.
+const pipeSize = 256 << 10
+
+// maxIdlePipes bounds the pipes that are kept for the next body.
+const maxIdlePipes = 64
+
+// pipe is where the kernel keeps pages between two sockets.
+type pipe struct {
+	r, w int
+	size int
+	held int // bytes in it
+}
+
+var pipes struct {
+	mu   sync.Mutex
+	idle []*pipe // Guarded by mu: empty ones.
+}
+
+// getPipe returns an empty pipe, or nil when the process has no descriptors
+// left for one.
+func getPipe() *pipe {
+	pipes.mu.Lock()
+	if n := len(pipes.idle); n > 0 {
+		p := pipes.idle[n-1]
+		pipes.idle = pipes.idle[:n-1]
+		pipes.mu.Unlock()
+		return p
+	}
+	pipes.mu.Unlock()
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		return nil
+	}
+	p := &pipe{r: fds[0], w: fds[1], size: 64 << 10}
+	if n, err := unix.FcntlInt(uintptr(p.w), unix.F_SETPIPE_SZ, pipeSize); err == nil {
+		p.size = n
+	}
+	return p
+}
+
+// put keeps an empty pipe for the next body.
+func (p *pipe) put() {
+	if p.held == 0 {
+		pipes.mu.Lock()
+		if len(pipes.idle) < maxIdlePipes {
+			pipes.idle = append(pipes.idle, p)
+			pipes.mu.Unlock()
+			return
+		}
+		pipes.mu.Unlock()
+	}
+	unix.Close(p.r)
+	unix.Close(p.w)
+}
+
+// CanSplice reports whether the kernel can move bytes from and to c.
+func (c *Conn) CanSplice() bool { return c.sys.ok() }
+
+const spliceFlags = unix.SPLICE_F_MOVE | unix.SPLICE_F_NONBLOCK
+
+// spliceSys is Splice by splice(2). It reports false, with nothing moved, where
+// the kernel does not do it.
+func spliceSys(dst, src *Conn, n int64) (moved int64, err error, ok bool) {
+	s := &src.sys
+	src.ReleaseBuffer()
+	defer func() {
+		if s.rPipe != nil {
+			s.rPipe.put()
+			s.rPipe = nil
+		}
+	}()
+	for n < 0 || moved < n {
+		s.rMax = pipeSize
+		if n >= 0 && int64(s.rMax) > n-moved {
+			s.rMax = int(n - moved)
+		}
+		switch err := src.read(opSplice); {
+		case err == errNoSplice && moved == 0:
+			return 0, nil, false
+		case err == io.EOF && n < 0:
+			return moved, nil, true
+		case err == io.EOF:
+			return moved, &SpliceError{true, io.ErrUnexpectedEOF}, true
+		case err != nil:
+			return moved, &SpliceError{true, err}, true
+		}
+		k, err := dst.drainPipe(s.rPipe)
+		moved += int64(k)
+		if err != nil {
+			return moved, &SpliceError{false, err}, true
+		}
+	}
+	return moved, nil, true
+}
+
+// errNoSplice says that the kernel refuses, or that there is no pipe.
+var errNoSplice = syscall.EINVAL
+
+// spliceIn moves input into a pipe, which it holds only while there is some.
+func (s *sysConn) spliceIn(fd uintptr) bool {
+	if s.rPipe == nil {
+		if s.rPipe = getPipe(); s.rPipe == nil {
+			s.rErr = errNoSplice
+			return true
+		}
+	}
+	for {
+		n, err := unix.Splice(int(fd), nil, s.rPipe.w, nil, min(s.rMax, s.rPipe.size), spliceFlags)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err == unix.EAGAIN:
+			s.rPipe.put()
+			s.rPipe = nil
+			return s.wait()
+		case err != nil:
+			s.rErr = err
+		case n == 0:
+			s.rErr = io.EOF
+		default:
+			s.rN = int(n)
+			s.rPipe.held += int(n)
+		}
+		return true
+	}
+}
+
+// drainPipe moves what is in p to c.
+func (c *Conn) drainPipe(p *pipe) (sent int, err error) {
+	s := &c.sys
+	for p.held > 0 {
+		s.wArmed, s.wN, s.wErr, s.wPipe = false, 0, nil, p
+		if err = s.raw.Write(s.onWrite); err == nil {
+			err = s.wErr
+		}
+		s.wPipe = nil
+		sent += s.wN
+		c.nSent.Add(int64(s.wN))
+		if c.wRate.perSecond > 0 && s.wArmed {
+			c.wRate.waited += c.sweep.Now() - c.wRate.since
+			c.wRate.bytes += int64(s.wN)
+		}
+		if s.wArmed || err != nil {
+			err = c.endWait(&c.wWait, &c.wCause, err, c.nc.SetWriteDeadline)
+		}
+		switch {
+		case err == errAgain:
+		case c.wRate.tooSlow() && (err == nil || err == ErrTimeout):
+			return sent, ErrTooSlow
+		case err != nil:
+			return sent, err
+		}
+	}
+	return sent, nil
+}
+
+func (s *sysConn) spliceOut(fd uintptr) bool {
+	for {
+		n, err := unix.Splice(s.wPipe.r, nil, int(fd), nil, s.wPipe.held, spliceFlags)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err == unix.EAGAIN:
+			s.wArmed = true
+			s.c.armWrite()
+			return false
+		case err != nil:
+			s.wErr = err
+		default:
+			s.wN += int(n)
+			s.wPipe.held -= int(n)
+		}
+		return true
+	}
+}

@@ -1,0 +1,104 @@
+package cirque
+
+import (
+	"errors"
+
+	"github.com/cirqueproxy/cirque/internal/reason"
+	"github.com/cirqueproxy/cirque/internal/wire"
+	"github.com/cirqueproxy/cirque/message"
+)
+
+// relay moves the body of the response to the client.
+func (s *Session) relay() error {
+	hooked := len(s.plan.upstreamResponseBody)+len(s.plan.responseBody) > 0
+	for {
+		if !s.up.BodyReady() {
+			// No flush delay: what there is goes on before we wait for more.
+			if err := s.down.Flush(); err != nil {
+				return err
+			}
+			if !hooked {
+				if moved, err := s.spliceDown(); err != nil {
+					return err
+				} else if moved {
+					continue
+				}
+			}
+		}
+		b, last, err := s.up.ReadBody()
+		if err != nil {
+			return err
+		}
+		s.attempt.Received += int64(len(b))
+		if hooked {
+			if b, err = s.responsePiece(b, last); err != nil {
+				return err
+			}
+		}
+		var trailer *message.Header
+		if last {
+			trailer = &s.resp.Trailer
+			if err := s.runTrailer(); err != nil {
+				return err
+			}
+		}
+		if len(b) > 0 || last {
+			s.sentBody += int64(len(b))
+			if err := s.down.WriteBody(b, last, trailer); err != nil {
+				return err
+			}
+		}
+		if last {
+			return nil
+		}
+	}
+}
+
+func (s *Session) responsePiece(b []byte, last bool) ([]byte, error) {
+	b, err := s.runBody(s.plan.upstreamResponseBody, b, last)
+	if err == nil {
+		b, err = s.runBody(s.plan.responseBody, b, last)
+	}
+	return b, err
+}
+
+// spliceDown lets the kernel move a large piece of body from the origin's
+// connection to the client's, where both carry it unframed, and reports whether
+// it moved anything.
+func (s *Session) spliceDown() (bool, error) {
+	src, n := s.up.BeginRawIn()
+	if src == nil {
+		return false, nil
+	}
+	dst, err := s.down.BeginRawOut(n)
+	if dst == nil || err != nil {
+		return false, err
+	}
+	moved, err := wire.Splice(dst, src, n)
+	s.up.EndRawIn(moved)
+	s.down.EndRawOut(moved)
+	s.attempt.Received += moved
+	s.sentBody += moved
+	if err != nil {
+		return true, s.spliceError(err)
+	}
+	if n < 0 {
+		return true, nil // the connection's end was reached: ReadBody says so
+	}
+	return true, nil
+}
+
+// spliceError gives the failure of a splice the reason of the side it is on.
+func (s *Session) spliceError(err error) error {
+	var se *wire.SpliceError
+	if !errors.As(err, &se) {
+		return reason.Wrap(reason.UpstreamReset, err)
+	}
+	if se.Read {
+		return s.h1up.BodyError(se.Err)
+	}
+	if errors.Is(se.Err, wire.ErrTimeout) {
+		return &reason.Error{Reason: reason.ClientWriteStop, Err: se.Err}
+	}
+	return reason.Wrap(reason.ClientGone, se.Err)
+}

@@ -1,0 +1,207 @@
+package cirque
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/cirqueproxy/cirque/internal/downstream"
+)
+
+// ListenAndServe listens on Addr and serves until Shutdown or Close. It always
+// returns an error, ErrServerClosed after these.
+func (srv *Server) ListenAndServe() error {
+	addr := srv.Addr
+	if addr == "" {
+		addr = ":8080"
+	}
+	network := "tcp"
+	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
+		network, addr = "unix", path
+	}
+	// Keep-alive probes cost four system calls per connection and find nothing
+	// that the timeouts do not: they are for listeners that ask for them.
+	lc := net.ListenConfig{KeepAlive: -1}
+	l, err := lc.Listen(context.Background(), network, addr)
+	if err != nil {
+		return err
+	}
+	return srv.Serve(l)
+}
+
+// Serve accepts on l until Shutdown or Close, and closes it. It always returns
+// an error, ErrServerClosed after these. A listener with a method Name() string
+// is called by it in s.Listener().
+func (srv *Server) Serve(l net.Listener) error {
+	srv.init()
+	name := l.Addr().String()
+	if n, ok := l.(interface{ Name() string }); ok {
+		name = n.Name()
+	}
+	srv.mu.Lock()
+	if srv.closing {
+		srv.mu.Unlock()
+		l.Close()
+		return ErrServerClosed
+	}
+	srv.listeners[l] = struct{}{}
+	srv.mu.Unlock()
+	defer func() {
+		srv.mu.Lock()
+		delete(srv.listeners, l)
+		srv.mu.Unlock()
+		l.Close()
+	}()
+	return srv.accept(l, name)
+}
+
+// accept is the accept loop of one listener.
+func (srv *Server) accept(l net.Listener, name string) error {
+	var pause time.Duration
+	for {
+		if srv.tooMany != nil {
+			srv.tooMany <- struct{}{}
+		}
+		nc, err := l.Accept()
+		switch {
+		case err == nil:
+			pause = 0
+			go srv.serveConn(nc, name, srv.leave)
+			continue
+		case srv.isClosing():
+			return ErrServerClosed
+		case !passing(err):
+			return err
+		}
+		srv.leave()
+		// The process or the machine is out of descriptors or memory. Sessions
+		// that end give some back; asking at once again would take the CPU that
+		// they need.
+		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+		srv.logger().Warn("accept failed", "listener", name, "error", err, "pause", pause)
+		time.Sleep(pause)
+	}
+}
+
+// leave gives the place of a connection back.
+func (srv *Server) leave() {
+	if srv.tooMany != nil {
+		<-srv.tooMany
+	}
+}
+
+// passing reports whether an accept that failed may succeed later.
+func passing(err error) bool {
+	for _, e := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED, syscall.EPERM, syscall.EPROTO} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+func (srv *Server) isClosing() bool {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	return srv.closing
+}
+
+// Shutdown stops listening, closes idle connections, lets running requests
+// finish, and returns when there is nothing left. If ctx ends first it returns
+// ctx's error; connections that still run are left to Close.
+func (srv *Server) Shutdown(ctx context.Context) error {
+	empty := srv.beginClose((*downstream.H1).Drain)
+	select {
+	case <-empty:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Close stops listening and cuts all connections.
+func (srv *Server) Close() error {
+	<-srv.beginClose((*downstream.H1).Kill)
+	return nil
+}
+
+// beginClose stops accepting and calls end for each connection. The channel
+// that it returns is closed when none is left.
+func (srv *Server) beginClose(end func(*downstream.H1)) <-chan struct{} {
+	srv.init()
+	srv.mu.Lock()
+	srv.closing = true
+	for l := range srv.listeners {
+		l.Close()
+	}
+	empty := srv.emptyc
+	if empty == nil {
+		empty = make(chan struct{})
+		if len(srv.conns) == 0 {
+			close(empty)
+		} else {
+			srv.emptyc = empty
+		}
+	}
+	conns := make([]*downstream.H1, 0, len(srv.conns))
+	for c := range srv.conns {
+		conns = append(conns, c)
+	}
+	srv.mu.Unlock()
+	for _, c := range conns {
+		end(c)
+	}
+	if srv.parker != nil {
+		srv.parker.Close()
+	}
+	return empty
+}
+
+// ServerStats are a Server's counters since its start and its present numbers.
+type ServerStats struct {
+	Accepted int64 // connections
+	Refused  int64 // connections that AcceptConn refused
+	Requests int64 // sessions that are over
+	Panics   int64 // in hooks
+
+	ConnsNew, ConnsActive, ConnsIdle, ConnsParked int64 // connections now
+
+	Failures map[Reason]int64 // sessions that ended with an error, by reason
+	Ends     map[Reason]int64 // connections that ended, by reason
+}
+
+// Stats returns the counters. It looks at each open connection, so it is for
+// a scrape now and then.
+func (srv *Server) Stats() ServerStats {
+	srv.init()
+	st := ServerStats{
+		Accepted: srv.accepted.Load(), Refused: srv.refused.Load(), Requests: srv.requests.Load(),
+		Panics: srv.panics.Load(), Failures: map[Reason]int64{}, Ends: map[Reason]int64{},
+	}
+	for r := range srv.failures {
+		if n := srv.failures[r].Load(); n > 0 {
+			st.Failures[Reason(r)] = n
+		}
+		if n := srv.ends[r].Load(); n > 0 {
+			st.Ends[Reason(r)] = n
+		}
+	}
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	for c := range srv.conns {
+		switch c.State() {
+		case downstream.StateNew:
+			st.ConnsNew++
+		case downstream.StateActive:
+			st.ConnsActive++
+		case downstream.StateIdle:
+			st.ConnsIdle++
+		case downstream.StateParked:
+			st.ConnsParked++
+		}
+	}
+	return st
+}

@@ -1,0 +1,315 @@
+package cirque
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cirqueproxy/cirque/internal/downstream"
+	"github.com/cirqueproxy/cirque/internal/h1"
+	"github.com/cirqueproxy/cirque/internal/reason"
+	"github.com/cirqueproxy/cirque/internal/wire"
+)
+
+// ErrServerClosed is what Serve and ListenAndServe return after Shutdown or
+// Close.
+var ErrServerClosed = errors.New("cirque: the server was closed")
+
+// Server listens and accepts. Set its fields before the first use and leave
+// them. A Server must not be copied.
+//
+// Each duration: if zero, the default said there is used; if negative, there is
+// no limit.
+type Server struct {
+	// Addr is where ListenAndServe listens: host:port, :port, or unix:/path. If
+	// empty, it is ":8080".
+	Addr string
+
+	// Proxy serves the requests for which Route is nil or returns nil. If it is
+	// nil too, they get 404. Its response and Done hooks also see requests whose
+	// head was refused.
+	Proxy *Proxy
+	// Route returns the Proxy of a request. It is called once per request, after
+	// the head was validated and before any hook.
+	Route func(s *Session) *Proxy
+
+	// ReadHeaderTimeout bounds a request head, from its first byte: 10 s.
+	ReadHeaderTimeout time.Duration
+	// IdleTimeout bounds the wait for the next request: 75 s.
+	IdleTimeout time.Duration
+	// BodyTimeout bounds a wait inside a request body: 60 s.
+	BodyTimeout time.Duration
+	// WriteTimeout bounds a wait for a client that does not read: 60 s.
+	WriteTimeout time.Duration
+	// ParkAfter is how long an idle connection keeps its goroutine; then it is
+	// only watched: 5 s. If negative, it always does.
+	ParkAfter time.Duration
+
+	// MinBodyRate is how many bytes a second a client must send of a body that
+	// we wait for, after a grace of 10 s. If zero, 240. If negative, there is no
+	// such bound.
+	MinBodyRate int
+
+	// MaxHeaderBytes bounds a request head; a larger one gets 431. If zero,
+	// 64 KiB.
+	MaxHeaderBytes int
+	// MaxFields bounds the fields of a head, 431 beyond. If zero, 100.
+	MaxFields int
+	// MaxTargetBytes bounds a request target, 414 beyond. If zero, 16 KiB.
+	MaxTargetBytes int
+	// MaxRequests bounds the requests of one connection. If zero, there is no
+	// limit.
+	MaxRequests int
+	// MaxConns bounds the connections; more wait in the listener's queue. If
+	// zero, there is no limit.
+	MaxConns int
+	// DrainBytes bounds what is read of a body that nobody wanted, for 2 s, so
+	// that the connection can be kept. If zero, 256 KiB. If negative, the
+	// connection is closed.
+	DrainBytes int64
+
+	// AllowHalfClose serves a client that has closed its sending side. If false,
+	// that means that it left.
+	AllowHalfClose bool
+	// DrainEarlyUploads reads the rest of an upload whose response is complete,
+	// in place of closing the connection.
+	DrainEarlyUploads bool
+	// AllowPath makes requests pass whose path hides a separator (%2F, %5C, \),
+	// holds an encoded NUL, or climbs above the root. They get 400 otherwise.
+	AllowPath bool
+
+	// AcceptConn, if not nil, is asked about each connection before a byte is
+	// read or sent. An error closes it.
+	AcceptConn func(nc net.Conn) error
+	// BaseContext, if not nil, makes the parent of the sessions' contexts.
+	BaseContext func() context.Context
+	// Logger gets what the operator should know. If nil, slog.Default() does.
+	Logger *slog.Logger
+
+	once    sync.Once
+	cfg     downstream.Config
+	sweep   *wire.Sweep
+	parker  *wire.Parker
+	timings bool
+	clock   dateCache
+
+	requests, panics, accepted, refused atomic.Int64
+	ends                                [reason.Len]atomic.Int64 // of connections
+	failures                            [reason.Len]atomic.Int64 // of sessions
+	tooMany                             chan struct{}            // a slot per allowed connection; nil: no limit
+
+	mu        sync.Mutex
+	listeners map[net.Listener]struct{} // Guarded by mu.
+	conns     map[*downstream.H1]func() // Guarded by mu: what to call at the end.
+	closing   bool                      // Guarded by mu.
+	emptyc    chan struct{}             // Guarded by mu: closed when the last connection ends.
+}
+
+// pick returns v, or def for zero; a negative v is zero: no limit.
+func pick[T ~int | ~int64](v, def T) T {
+	switch {
+	case v == 0:
+		return def
+	case v < 0:
+		return 0
+	}
+	return v
+}
+
+func (srv *Server) init() {
+	srv.once.Do(func() {
+		srv.sweep = wire.NewSweep(0)
+		srv.parker, _ = wire.NewParker() // without one, connections keep their goroutines
+		srv.timings = true
+		srv.listeners = map[net.Listener]struct{}{}
+		srv.conns = map[*downstream.H1]func(){}
+		if srv.MaxConns > 0 {
+			srv.tooMany = make(chan struct{}, srv.MaxConns)
+		}
+		srv.cfg = downstream.Config{
+			Handler: (*handler)(srv), Parker: srv.parker,
+			Limits: h1.Limits{
+				HeadBytes: pick(srv.MaxHeaderBytes, 64<<10), Fields: pick(srv.MaxFields, 100),
+				TargetBytes: pick(srv.MaxTargetBytes, 16<<10),
+			},
+			MaxRequests:  srv.MaxRequests,
+			HeadTimeout:  pick(srv.ReadHeaderTimeout, 10*time.Second),
+			IdleTimeout:  pick(srv.IdleTimeout, 75*time.Second),
+			BodyTimeout:  pick(srv.BodyTimeout, 60*time.Second),
+			WriteTimeout: pick(srv.WriteTimeout, 60*time.Second),
+			ParkAfter:    pick(srv.ParkAfter, 5*time.Second),
+			MinRate:      pick(srv.MinBodyRate, 240), MinRateGrace: 10 * time.Second,
+			DrainBytes: pick(srv.DrainBytes, 256<<10), DrainTime: 2 * time.Second,
+			AllowHalfClose: srv.AllowHalfClose, DrainEarly: srv.DrainEarlyUploads,
+		}
+	})
+}
+
+// ServeConn serves one connection and returns when it has ended. It takes
+// ownership of nc. A *tls.Conn must have completed its handshake.
+func (srv *Server) ServeConn(nc net.Conn) {
+	srv.init()
+	donec := make(chan struct{})
+	srv.serveConn(nc, "", func() { close(donec) })
+	<-donec
+}
+
+// serveConn serves nc on the caller's goroutine until it ends or is parked;
+// done is called when it has ended.
+func (srv *Server) serveConn(nc net.Conn, listener string, done func()) {
+	if srv.AcceptConn != nil {
+		if err := srv.AcceptConn(nc); err != nil {
+			srv.refused.Add(1)
+			srv.ends[reason.FilterRefused].Add(1)
+			nc.Close()
+			done()
+			return
+		}
+	}
+	c := newConn(srv, nc, listener)
+	wc := wire.New(nc, srv.sweep)
+	c.h1 = downstream.NewH1(wc, srv.sweep, &srv.cfg)
+	c.h1.User = c
+	srv.accepted.Add(1)
+	srv.mu.Lock()
+	if srv.closing {
+		srv.mu.Unlock()
+		nc.Close()
+		wc.Close()
+		done()
+		return
+	}
+	srv.conns[c.h1] = done
+	srv.mu.Unlock()
+	c.h1.Serve()
+}
+
+// handler is the Server as its connections see it.
+type handler Server
+
+// ServeExchange implements downstream.Handler.
+func (h *handler) ServeExchange(d *downstream.H1) {
+	srv := (*Server)(h)
+	s := d.User.(*conn).begin(d)
+	if p := s.req.PathProblem(); p != 0 && !srv.AllowPath {
+		srv.refuse(s, &Error{Reason: reason.BadPath, Err: errors.New(p.String())})
+		return
+	}
+	proxy := srv.Proxy
+	if srv.Route != nil {
+		if err := s.guard(func(s *Session) error {
+			if p := srv.Route(s); p != nil {
+				proxy = p
+			}
+			return nil
+		}); err != nil {
+			s.use(srv.Proxy)
+			srv.refuse(s, err)
+			return
+		}
+	}
+	s.use(proxy)
+	s.serve()
+}
+
+// refuse answers a request that no Proxy gets to serve.
+func (srv *Server) refuse(s *Session, err error) {
+	if s.proxy == nil {
+		s.use(srv.Proxy)
+	}
+	defer s.finish()
+	s.fail(err)
+}
+
+// RefuseHead implements downstream.Handler.
+func (h *handler) RefuseHead(d *downstream.H1, err *h1.Error) {
+	s := d.User.(*conn).begin(d)
+	(*Server)(h).refuse(s, &Error{Reason: err.Reason, Err: err, status: err.Status})
+}
+
+// Ended implements downstream.Handler.
+func (h *handler) Ended(d *downstream.H1, r reason.Reason) {
+	srv := (*Server)(h)
+	srv.ends[r].Add(1)
+	srv.mu.Lock()
+	done := srv.conns[d]
+	delete(srv.conns, d)
+	if len(srv.conns) == 0 && srv.emptyc != nil {
+		close(srv.emptyc)
+		srv.emptyc = nil
+	}
+	srv.mu.Unlock()
+	if done != nil {
+		done()
+	}
+}
+
+// count adds a session that is over to the counters.
+func (srv *Server) count(s *Session) {
+	srv.requests.Add(1)
+	if s.lastErr != nil {
+		srv.failures[s.lastErr.Reason].Add(1)
+	}
+}
+
+func (srv *Server) logger() *slog.Logger {
+	if srv.Logger != nil {
+		return srv.Logger
+	}
+	return slog.Default()
+}
+
+// logError is the line of a failed session.
+func (srv *Server) logError(s *Session, e *Error) {
+	level := slog.LevelWarn
+	switch {
+	case e.Reason == reason.HookPanic:
+		level = slog.LevelError
+	case e.Side() == Downstream:
+		level = slog.LevelInfo
+	}
+	srv.logger().LogAttrs(context.Background(), level, "request failed",
+		slog.String("side", e.Side().String()), slog.String("reason", e.Reason.String()),
+		slog.String("peer", e.Peer), slog.Int("attempt", e.Attempt),
+		slog.Bool("sent", e.Sent), slog.Bool("reused", e.Reused),
+		slog.Int("status", s.resp.Status), slog.String("method", s.req.Method()),
+		slog.String("host", s.req.Host()), slog.String("path", s.req.Path()),
+		slog.String("route", s.Route()), slog.String("filter", e.Hook),
+		slog.String("client", s.ClientIP()), slog.String("request_id", s.ID()),
+		slog.Any("cause", e.Err))
+}
+
+// dateCache keeps the Date field's value of the present second.
+type dateCache struct {
+	p atomic.Pointer[dated]
+}
+
+type dated struct {
+	unix int64
+	text []byte
+}
+
+// date returns the Date field's value. RFC 9110, section 5.6.7: IMF-fixdate.
+func (s *Session) date() []byte {
+	now := s.began
+	var c *dateCache
+	if s.server != nil {
+		c = &s.server.clock
+		if d := c.p.Load(); d != nil && d.unix == now.Unix() {
+			return d.text
+		}
+	}
+	d := &dated{now.Unix(), now.UTC().AppendFormat(nil, "Mon, 02 Jan 2006 15:04:05 GMT")}
+	if c != nil {
+		c.p.Store(d)
+	}
+	return d.text
+}
+
+// TLS returns the state of the client's TLS connection, or nil.
+func (s *Session) TLS() *tls.ConnectionState { return s.conn.tls }

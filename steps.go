@@ -1,0 +1,262 @@
+package cirque
+
+import (
+	"errors"
+	"fmt"
+	"runtime/debug"
+
+	"github.com/cirqueproxy/cirque/internal/reason"
+	"github.com/cirqueproxy/cirque/message"
+)
+
+var errBadStatus = errors.New("the status of a local response must be between 200 and 999")
+
+// serve runs the session. Its steps, in order:
+//
+//	route     find the Proxy
+//	admit     what the engine itself refuses: CONNECT, a path that hides something, a loop
+//	Request   hooks
+//	Forward   hooks
+//	forward   attempts, until one gives a response that is relayed to the client
+//	finish    local response or error page, where nothing was relayed; Done hooks
+func (s *Session) serve() {
+	defer s.finish()
+	err := s.guard((*Session).request)
+	if err == nil && !s.responded {
+		err = s.guard((*Session).forward)
+	}
+	if err == nil || errors.Is(err, errResponded) {
+		err = nil
+		if s.responded {
+			err = s.guard((*Session).sendLocal)
+		}
+	}
+	if err != nil {
+		s.fail(err)
+	}
+}
+
+// guard turns a panic of a hook into an error.
+func (s *Session) guard(step func(*Session) error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = s.panicked(v)
+		}
+	}()
+	return step(s)
+}
+
+func (s *Session) panicked(v any) error {
+	s.keepOut = true // what the hook left half done must not meet another request
+	e := &Error{Reason: reason.HookPanic, Err: fmt.Errorf("%v\n%s", v, debug.Stack())}
+	if s.server != nil {
+		s.server.panics.Add(1)
+	}
+	return e
+}
+
+// request is the part of a session that needs no upstream.
+func (s *Session) request() error {
+	if err := s.admit(); err != nil {
+		return err
+	}
+	if err := s.runHead(s.plan.request); err != nil {
+		return err
+	}
+	return s.runHead(s.plan.forward)
+}
+
+// runHead runs the hooks of one request phase, in list order.
+func (s *Session) runHead(hooks []headHook) error {
+	for i := range hooks {
+		h := &hooks[i]
+		s.localFrom = h.index // a response that the hook makes is this filter's
+		if err := s.ran(h.name, h.index, h.run(s)); err != nil {
+			return err
+		}
+	}
+	s.localFrom = -1
+	return nil
+}
+
+// ran is what follows each hook: it names the filter in an error and notes who
+// responded.
+func (s *Session) ran(name string, index int, err error) error {
+	if s.responded {
+		s.localFrom = index
+		return errResponded
+	}
+	if err == nil || errors.Is(err, errResponded) {
+		return err
+	}
+	e := toError(err, reason.HookError)
+	if e.Hook == "" {
+		c := *e
+		c.Hook = name
+		e = &c
+	}
+	return e
+}
+
+// runResponse runs the Response hooks, once per session: all of them, or for a
+// response made in filter i those of the filters before it.
+func (s *Session) runResponse() error {
+	if s.respHooks {
+		return nil
+	}
+	s.respHooks = true
+	var replaced error
+	for i := range s.plan.response {
+		h := &s.plan.response[i]
+		if s.localFrom >= 0 && h.index >= s.localFrom {
+			continue
+		}
+		switch err := s.turned(h); {
+		case errors.Is(err, errResponded):
+			// Another response, which the remaining hooks, all of filters before
+			// this one, see.
+			replaced = err
+		case err != nil:
+			return err
+		}
+	}
+	return replaced
+}
+
+// turned runs one hook while holding the session's turn.
+func (s *Session) turned(h *headHook) error {
+	if s.duplex {
+		s.turn.Lock()
+		defer s.turn.Unlock()
+	}
+	return s.ran(h.name, h.index, h.run(s))
+}
+
+// runBody passes a piece through the hooks of a body phase.
+func (s *Session) runBody(hooks []hook[BodyHook], b []byte, last bool) ([]byte, error) {
+	if s.duplex {
+		s.turn.Lock()
+		defer s.turn.Unlock()
+	}
+	for i := range hooks {
+		h := &hooks[i]
+		if s.localFrom >= 0 && h.index >= s.localFrom {
+			continue
+		}
+		var err error
+		if b, err = h.run(s, b, last); err != nil {
+			e := *toError(err, reason.HookError)
+			e.Hook = h.name
+			return nil, &e
+		}
+	}
+	return b, nil
+}
+
+// sendLocal sends the response that a hook or the error page made.
+func (s *Session) sendLocal() error {
+	s.phase = phaseResponse
+	s.localFields()
+	if err := s.runResponse(); errors.Is(err, errResponded) {
+		s.localFields()
+	} else if err != nil {
+		return err
+	}
+	body := s.local
+	if err := s.down.WriteHead(&s.resp); err != nil {
+		return err
+	}
+	if len(s.plan.responseBody) > 0 {
+		var err error
+		if body, err = s.runBody(s.plan.responseBody, body, true); err != nil {
+			return err
+		}
+	}
+	if err := s.runTrailer(); err != nil {
+		return err
+	}
+	if s.noBody() {
+		body = nil
+	}
+	s.sentBody += int64(len(body))
+	return s.down.WriteBody(body, true, &s.resp.Trailer)
+}
+
+// noBody reports whether the response has no body whatever its length says.
+func (s *Session) noBody() bool {
+	return s.resp.Status == 204 || s.resp.Status == 304 || s.req.Method() == "HEAD"
+}
+
+func (s *Session) runTrailer() error {
+	for i := range s.plan.responseTrailer {
+		if err := s.turned(&s.plan.responseTrailer[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// localFields completes a response that no origin made.
+//
+// RFC 9110, section 6.6.1: an origin server with a clock sends a Date; for a
+// local response that is us.
+func (s *Session) localFields() {
+	h := &s.resp.Header
+	s.resp.SetLength(int64(len(s.local)))
+	if s.resp.Status == 304 {
+		s.resp.SetLength(-1) // nobody said how long the other response is
+	}
+	if !h.HasID(message.IDDate) {
+		h.SetID(message.IDDate, s.date())
+	}
+	if !h.HasID(message.IDServer) {
+		h.SetID(message.IDServer, serverName)
+	}
+}
+
+var serverName = []byte("cirque")
+
+// finish ends the session: Done hooks, counters, the log.
+func (s *Session) finish() {
+	if s.totalTimer != nil {
+		s.totalTimer.Stop()
+	}
+	s.phase = phaseDone
+	var err error
+	if s.lastErr != nil {
+		err = s.lastErr
+		s.logError()
+	}
+	for i := range s.plan.done {
+		s.runDone(&s.plan.done[i], err)
+	}
+	if s.cancelCtx != nil {
+		s.cancelCtx(errSessionDone)
+	}
+	s.body.release()
+	if s.server != nil {
+		s.server.count(s)
+	}
+}
+
+var errSessionDone = errors.New("the session is done")
+
+func (s *Session) runDone(h *hook[func(*Session, error)], err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.lastErr = s.panicked(v).(*Error)
+			s.logError()
+		}
+	}()
+	h.run(s, err)
+}
+
+// logError reports the session's error to who wants it.
+func (s *Session) logError() {
+	switch {
+	case s.proxy != nil && s.proxy.LogError != nil:
+		s.proxy.LogError(s, s.lastErr)
+	case s.server != nil:
+		s.server.logError(s, s.lastErr)
+	}
+}
