@@ -6,9 +6,9 @@ import (
 	"time"
 
 	"github.com/cirqueproxy/cirque/internal/buf"
-	"github.com/cirqueproxy/cirque/internal/reason"
 	"github.com/cirqueproxy/cirque/internal/wire"
 	"github.com/cirqueproxy/cirque/message"
+	"github.com/cirqueproxy/cirque/reason"
 )
 
 // requestBody is the body of a session's request on its way from the client,

@@ -9,7 +9,7 @@ import (
 
 	"github.com/cirqueproxy/cirque/internal/downstream"
 	"github.com/cirqueproxy/cirque/internal/exchange"
-	"github.com/cirqueproxy/cirque/internal/reason"
+	"github.com/cirqueproxy/cirque/reason"
 )
 
 // conn is what the sessions of one client connection share.

@@ -12,9 +12,9 @@ import (
 
 	"github.com/cirqueproxy/cirque/internal/buf"
 	"github.com/cirqueproxy/cirque/internal/exchange"
-	"github.com/cirqueproxy/cirque/internal/reason"
 	"github.com/cirqueproxy/cirque/internal/wire"
 	"github.com/cirqueproxy/cirque/message"
+	"github.com/cirqueproxy/cirque/reason"
 )
 
 // This file is the second door to net/http: a Proxy as an http.Handler.

@@ -10,9 +10,9 @@ import (
 	"strings"
 
 	"github.com/cirqueproxy/cirque/internal/buf"
-	"github.com/cirqueproxy/cirque/internal/reason"
 	"github.com/cirqueproxy/cirque/internal/wire"
 	"github.com/cirqueproxy/cirque/message"
+	"github.com/cirqueproxy/cirque/reason"
 )
 
 // This file is one half of the third door to net/http: an http.RoundTripper as

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/cirqueproxy/cirque/internal/reason"
+	"github.com/cirqueproxy/cirque/reason"
 )
 
 // Error is what went wrong with a session or with one of its attempts. It

@@ -4,9 +4,9 @@ import (
 	"errors"
 	"time"
 
-	"github.com/cirqueproxy/cirque/internal/reason"
 	"github.com/cirqueproxy/cirque/internal/upstream"
 	"github.com/cirqueproxy/cirque/message"
+	"github.com/cirqueproxy/cirque/reason"
 )
 
 // maxInterim bounds the 1xx responses of an attempt: an origin that sends them

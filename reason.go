@@ -1,6 +1,6 @@
 package cirque
 
-import "github.com/cirqueproxy/cirque/internal/reason"
+import "github.com/cirqueproxy/cirque/reason"
 
 // Reason says why a connection, an attempt or a session ended: a value from
 // the closed list of package reason. Logs, metrics and tests use the value.

@@ -3,9 +3,9 @@ package cirque
 import (
 	"errors"
 
-	"github.com/cirqueproxy/cirque/internal/reason"
 	"github.com/cirqueproxy/cirque/internal/wire"
 	"github.com/cirqueproxy/cirque/message"
+	"github.com/cirqueproxy/cirque/reason"
 )
 
 // relay moves the body of the response to the client.

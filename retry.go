@@ -3,7 +3,7 @@ package cirque
 import (
 	"sync/atomic"
 
-	"github.com/cirqueproxy/cirque/internal/reason"
+	"github.com/cirqueproxy/cirque/reason"
 )
 
 // maxStale bounds the pooled connections that turn out to be dead, with nothing

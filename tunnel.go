@@ -5,8 +5,8 @@ import (
 	"io"
 	"sync"
 
-	"github.com/cirqueproxy/cirque/internal/reason"
 	"github.com/cirqueproxy/cirque/internal/wire"
+	"github.com/cirqueproxy/cirque/reason"
 )
 
 // switchProtocols passes a 101 on and relays bytes until both sides ended.

@@ -92,6 +92,7 @@ func demoOrigin(name string) string {
 		_ = r.Header.Write(w)
 	})
 	mux.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).EnableFullDuplex()
 		w.Header().Set("Content-Type", r.Header.Get("Content-Type"))
 		_, _ = io.Copy(w, http.MaxBytesReader(w, r.Body, 1<<20))
 	})

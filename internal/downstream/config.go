@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"github.com/cirqueproxy/cirque/internal/h1"
-	"github.com/cirqueproxy/cirque/internal/reason"
 	"github.com/cirqueproxy/cirque/internal/wire"
+	"github.com/cirqueproxy/cirque/reason"
 )
 
 // Handler gets what a connection produces. Its methods run on the

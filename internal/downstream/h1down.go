@@ -7,9 +7,9 @@ import (
 	"time"
 
 	"github.com/cirqueproxy/cirque/internal/h1"
-	"github.com/cirqueproxy/cirque/internal/reason"
 	"github.com/cirqueproxy/cirque/internal/wire"
 	"github.com/cirqueproxy/cirque/message"
+	"github.com/cirqueproxy/cirque/reason"
 )
 
 // This file is H1 as an exchange.Down.

@@ -4,8 +4,8 @@ import (
 	"strconv"
 
 	"github.com/cirqueproxy/cirque/internal/ascii"
-	"github.com/cirqueproxy/cirque/internal/reason"
 	"github.com/cirqueproxy/cirque/message"
+	"github.com/cirqueproxy/cirque/reason"
 )
 
 // OutFraming is how a head that is written says where its body ends, and what

@@ -4,8 +4,8 @@ import (
 	"bytes"
 
 	"github.com/cirqueproxy/cirque/internal/ascii"
-	"github.com/cirqueproxy/cirque/internal/reason"
 	"github.com/cirqueproxy/cirque/message"
+	"github.com/cirqueproxy/cirque/reason"
 )
 
 // Limits of what a chunked body may carry besides its content.

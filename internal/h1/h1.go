@@ -4,7 +4,7 @@
 // requests are smuggled.
 package h1
 
-import "github.com/cirqueproxy/cirque/internal/reason"
+import "github.com/cirqueproxy/cirque/reason"
 
 // Limits bound what a head may make its receiver hold. All must be positive.
 type Limits struct {

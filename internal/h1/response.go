@@ -2,8 +2,8 @@ package h1
 
 import (
 	"github.com/cirqueproxy/cirque/internal/ascii"
-	"github.com/cirqueproxy/cirque/internal/reason"
 	"github.com/cirqueproxy/cirque/message"
+	"github.com/cirqueproxy/cirque/reason"
 )
 
 // ResponseMeta is what a response head says besides its message.

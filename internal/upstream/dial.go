@@ -8,8 +8,8 @@ import (
 	"syscall"
 
 	"github.com/cirqueproxy/cirque/internal/exchange"
-	"github.com/cirqueproxy/cirque/internal/reason"
 	"github.com/cirqueproxy/cirque/internal/wire"
+	"github.com/cirqueproxy/cirque/reason"
 )
 
 // Watcher tells a wait that its client left. exchange.Down is one.

@@ -8,9 +8,9 @@ import (
 
 	"github.com/cirqueproxy/cirque/internal/h1"
 	"github.com/cirqueproxy/cirque/internal/h1io"
-	"github.com/cirqueproxy/cirque/internal/reason"
 	"github.com/cirqueproxy/cirque/internal/wire"
 	"github.com/cirqueproxy/cirque/message"
+	"github.com/cirqueproxy/cirque/reason"
 )
 
 // H1 is one HTTP/1 connection to an origin and, while it is busy, the

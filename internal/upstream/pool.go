@@ -7,8 +7,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/cirqueproxy/cirque/internal/reason"
 	"github.com/cirqueproxy/cirque/internal/wire"
+	"github.com/cirqueproxy/cirque/reason"
 )
 
 // freshIdle is how short a connection may have been idle to carry a request
