@@ -31,8 +31,7 @@ type requestBody struct {
 	donec     chan struct{} // closed when the pump has ended
 
 	read    atomic.Int64
-	running atomic.Bool  // a pump is running
-	endedAt atomic.Int64 // when it ended, in ns since the session began
+	running atomic.Bool // a pump is running
 }
 
 // errPump interrupts the pump of an attempt that is over.
@@ -172,8 +171,7 @@ func (b *requestBody) buffer(s *Session, max int64) ([]byte, error) {
 	return b.whole, nil
 }
 
-// flowing reports whether the request still moves, or ended so recently that
-// the wait for its response is not over.
+// flowing reports whether the request still moves.
 func (b *requestBody) flowing() bool { return b.running.Load() }
 
 // startPump moves the rest of the body in a second goroutine, while the

@@ -23,6 +23,9 @@ func (s *Session) fail(err error) {
 		return
 	}
 	status := e.Status()
+	if e.Reason == reason.TotalTimeout {
+		s.down.ResumeBody() // what ended the wait must not end the answer
+	}
 	if status == 0 {
 		s.resp.Status = statusClientGone
 		s.down.Abort()

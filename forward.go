@@ -24,6 +24,7 @@ func (s *Session) forward() error {
 	for {
 		e := s.tryPeer()
 		if e == nil {
+			s.lastErr = nil
 			return nil
 		}
 		s.lastErr = e

@@ -132,7 +132,7 @@ func (s *Session) forwarded(h *message.Header) {
 	default:
 		b.WriteString("for=" + addr.String())
 	}
-	if host := s.req.AuthorityView(); len(host) > 0 && bytes.IndexAny(host, "\"\\") < 0 {
+	if host := s.req.AuthorityView(); len(host) > 0 && !bytes.ContainsAny(host, "\"\\") {
 		b.WriteString(`;host="`)
 		b.Write(host)
 		b.WriteByte('"')

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/cirqueproxy/cirque/internal/downstream"
 	"github.com/cirqueproxy/cirque/internal/h1"
 	"github.com/cirqueproxy/cirque/internal/wire"
+	"github.com/cirqueproxy/cirque/message"
 	"github.com/cirqueproxy/cirque/reason"
 )
 
@@ -79,9 +81,10 @@ type Server struct {
 	// DrainEarlyUploads reads the rest of an upload whose response is complete,
 	// in place of closing the connection.
 	DrainEarlyUploads bool
-	// AllowPath makes requests pass whose path hides a separator (%2F, %5C, \),
-	// holds an encoded NUL, or climbs above the root. They get 400 otherwise.
-	AllowPath bool
+	// AllowPaths lists what requests may have in their paths although the origin
+	// may read it as another path than hooks and routes did. A request with a
+	// problem that is not listed gets 400.
+	AllowPaths []message.PathProblem
 
 	// AcceptConn, if not nil, is asked about each connection before a byte is
 	// read or sent. An error closes it.
@@ -196,7 +199,7 @@ type handler Server
 func (h *handler) ServeExchange(d *downstream.H1) {
 	srv := (*Server)(h)
 	s := d.User.(*conn).begin(d)
-	if p := s.req.PathProblem(); p != 0 && !srv.AllowPath {
+	if p := s.req.PathProblem(); p != message.PathOK && !slices.Contains(srv.AllowPaths, p) {
 		srv.refuse(s, &Error{Reason: reason.BadPath, Err: errors.New(p.String())})
 		return
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cirqueproxy/cirque"
 	"github.com/cirqueproxy/cirque/balance"
+	"github.com/cirqueproxy/cirque/message"
 )
 
 func newProxy() *cobra.Command {
@@ -49,7 +50,11 @@ func proxyTo(origins []string) (*cirque.Server, error) {
 		}
 	}
 	group := balance.RoundRobin(origins...)
-	return &cirque.Server{Proxy: &cirque.Proxy{Name: "default", Peer: group.Peer}}, nil
+	return &cirque.Server{
+		Proxy: &cirque.Proxy{Name: "default", Peer: group.Peer},
+		// Nothing here decides by a path.
+		AllowPaths: []message.PathProblem{message.PathHiddenSeparator},
+	}, nil
 }
 
 func listenOn(addr string) (net.Listener, error) {

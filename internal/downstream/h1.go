@@ -56,6 +56,7 @@ type H1 struct {
 	// Atomic.
 	state    atomic.Uint32
 	draining atomic.Bool
+	killed   atomic.Bool
 	gone     atomic.Bool
 
 	watchMu sync.Mutex
@@ -131,7 +132,16 @@ func (c *H1) activate() {
 	c.setState(StateActive)
 	c.watchMu.Unlock()
 	if c.draining.Load() {
-		c.wc.ClearInterrupt()
+		c.clearInterrupt()
+	}
+}
+
+// clearInterrupt takes interruptions of the present wait back, but not Kill's.
+func (c *H1) clearInterrupt() {
+	c.wc.ClearInterrupt()
+	if c.killed.Load() {
+		c.wc.InterruptRead(errClosed)
+		c.wc.InterruptWrite(errClosed)
 	}
 }
 
@@ -139,6 +149,7 @@ func (c *H1) activate() {
 // any goroutine.
 func (c *H1) Kill() {
 	c.draining.Store(true)
+	c.killed.Store(true)
 	c.wc.InterruptRead(errClosed)
 	c.wc.InterruptWrite(errClosed)
 	c.left()
@@ -239,7 +250,7 @@ func (c *H1) close() {
 	case c.aborted:
 		c.wc.Close()
 	case c.lingering || (c.finished && (!c.in.Ended() || len(c.wc.Buffered()) > 0)):
-		c.wc.ClearInterrupt()
+		c.clearInterrupt()
 		c.wc.LingerClose(256<<10, 2*time.Second)
 	default:
 		c.wc.Close()

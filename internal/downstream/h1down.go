@@ -284,7 +284,7 @@ func (c *H1) EndRawOut(n int64) { c.out.EndRaw(n) }
 func (c *H1) InterruptBody(cause error) { c.wc.InterruptRead(cause) }
 
 // ResumeBody implements exchange.Down.
-func (c *H1) ResumeBody() { c.wc.ClearInterrupt() }
+func (c *H1) ResumeBody() { c.clearInterrupt() }
 
 // CancelWait ends the wait that the present session is in, from another
 // goroutine.

@@ -123,6 +123,9 @@ func (r *Reader) Next() (b []byte, last bool, err error) {
 	if r.Ended() {
 		return nil, true, nil
 	}
+	if r.err != nil && !r.peeked {
+		return nil, false, r.err
+	}
 	for !r.peek() {
 		if err := r.wc.Fill(); err != nil {
 			return r.failed(err)
@@ -137,7 +140,7 @@ func (r *Reader) Next() (b []byte, last bool, err error) {
 	if r.done {
 		r.ended.Store(true)
 	}
-	return b, r.done, r.err
+	return b, r.done, nil // an error behind the piece comes next
 }
 
 func (r *Reader) failed(err error) ([]byte, bool, error) {

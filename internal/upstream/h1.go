@@ -161,7 +161,7 @@ func (u *H1) stray(err error) error {
 		u.pool.strays.Add(1)
 		return &reason.Error{Reason: reason.StrayBytes, Err: err}
 	default:
-		return &reason.Error{Reason: reason.PeerClosed, Err: err}
+		return u.headError(err)
 	}
 }
 
