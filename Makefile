@@ -1,0 +1,81 @@
+# `make` alone prints the targets. Each has one line of help behind "##".
+
+GO       ?= go
+PKGS     ?= ./...
+FUZZTIME ?= 10s
+ARGS     ?=
+
+# Modules of their own, such as bench/, which may need what the proxy does not.
+NESTED = $(patsubst ./%/go.mod,%,$(shell find . -mindepth 2 -name go.mod -not -path '*/testdata/*'))
+
+# Daemons live where an ordinary user's PATH does not look.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
+# The python3 that apt's libraries belong to; see .ci/tools.
+export CIRQUE_PYTHON ?= /usr/bin/python3
+
+.PHONY: help
+help: ## print this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: check
+check: lint plain race ## format, vet, staticcheck, tests, and the tests under the race detector
+
+.PHONY: test
+test: tools lint cross plain race outer vuln ## everything that CI runs; installs the real servers it needs (apt)
+
+.PHONY: tools
+tools:
+	.ci/tools
+
+.PHONY: lint
+lint:
+	@echo gofmt -l .
+	@files=$$(gofmt -l .); [ -z "$$files" ] || { echo "not formatted:"; echo "$$files"; exit 1; }
+	$(GO) vet -tags outer,invariants $(PKGS)
+	$(GO) vet $(PKGS)
+	$(GO) tool staticcheck -tags outer,invariants $(PKGS)
+	$(GO) tool staticcheck $(PKGS)
+	@set -e; for dir in $(NESTED); do echo "$(GO) -C $$dir vet ./..."; $(GO) -C $$dir vet ./...; done
+
+.PHONY: cross
+cross: # the systems that we promise to build on
+	GOOS=linux GOARCH=arm64 $(GO) build $(PKGS)
+	GOOS=darwin GOARCH=arm64 $(GO) vet $(PKGS)
+
+.PHONY: plain
+plain:
+	$(GO) test $(PKGS)
+
+.PHONY: race
+race: ## the tests under the race detector, with the checks of test builds
+	$(GO) test -race -tags invariants $(PKGS)
+
+.PHONY: outer
+outer: # the tests that need real servers and clients around the proxy
+	$(GO) test -tags outer $(PKGS)
+
+.PHONY: vuln
+vuln:
+	.ci/vuln
+
+.PHONY: fuzz
+fuzz: ## each fuzz target for FUZZTIME (10s)
+	.ci/fuzz $(FUZZTIME)
+
+.PHONY: bench
+bench: ## measure Cirque beside other proxies (bench/); ARGS goes to the program
+	@if [ -f bench/go.mod ]; then $(GO) -C bench run . $(ARGS); else $(GO) test -run '^$$' -bench . $(PKGS); fi
+
+.PHONY: size
+size: ## lengths of functions, files and packages; exported names of the root
+	$(GO) run ./internal/archtest/size
+
+.PHONY: update
+update: ## write the golden files anew; read the difference before you commit it
+	$(GO) test ./internal/archtest -update
+	@set -e; for dir in $$(git grep -l --untracked 'flag.Bool("update"' -- '*_test.go' | xargs -r -n 1 dirname | sort -u); do \
+		[ $$dir = internal/archtest ] || { echo "$(GO) test ./$$dir -update"; $(GO) test ./$$dir -update; }; done
+
+.PHONY: docs
+docs: ## write the generated pages of docs/ anew (compliance.md)
+	$(GO) test ./internal/archtest -run 'TestCompliance' -update
