@@ -231,14 +231,16 @@ func (s *Session) response() error {
 func (s *Session) readHead() error {
 	for {
 		err := s.up.ReadHead(&s.resp)
-		var re *reason.Error
-		if err == nil || !s.duplex || !errors.As(err, &re) || re.Reason != reason.UpstreamTimeout {
-			return err
-		}
-		if !s.body.flowing() {
+		if err == nil || !s.duplex || !hasReason(err, reason.UpstreamTimeout) || !s.body.flowing() {
 			return err
 		}
 	}
+}
+
+// hasReason reports whether a lower floor gave err the reason.
+func hasReason(err error, r Reason) bool {
+	var re *reason.Error
+	return errors.As(err, &re) && re.Reason == r
 }
 
 // interim passes a 1xx on.

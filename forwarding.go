@@ -147,8 +147,11 @@ func (s *Session) forwarded(h *message.Header) {
 // RFC 9110, section 7.6.3: each intermediary appends the protocol version it
 // received and its name.
 func (s *Session) addVia(h *message.Header, name string) {
-	var a [96]byte
-	b := a[:0]
+	if !h.HasID(message.IDVia) {
+		h.SetID(message.IDVia, s.proxy.viaValue(s.conn.version(s)))
+		return
+	}
+	var b []byte
 	for i := range h.Len() {
 		if h.FieldID(i) == message.IDVia {
 			_, v := h.Field(i)
@@ -157,6 +160,14 @@ func (s *Session) addVia(h *message.Header, name string) {
 	}
 	b = append(append(append(b, s.conn.version(s)...), ' '), name...)
 	h.SetID(message.IDVia, b)
+}
+
+// viaValue returns our element of the Via field, made once per Proxy.
+func (p *Proxy) viaValue(version string) []byte {
+	if version == "1.1" {
+		return p.via11
+	}
+	return append([]byte(version+" "), p.Forwarding.via()...)
 }
 
 // looped reports whether the request passed this proxy before.

@@ -62,6 +62,7 @@ type Proxy struct {
 	plan    *plan
 	planErr error
 	budget  budget
+	via11   []byte
 }
 
 // Retry says which failed attempts are followed by another. In its zero value
@@ -112,6 +113,7 @@ func (r *Retry) replayBytes() int {
 func (p *Proxy) Validate() error {
 	p.once.Do(func() {
 		p.plan, p.planErr = compile(p.Filters)
+		p.via11 = []byte("1.1 " + p.Forwarding.via())
 		if p.planErr != nil {
 			p.plan = &plan{}
 		}
