@@ -133,7 +133,7 @@ type codingKind uint8
 
 const (
 	codingChunked codingKind = iota + 1 // exactly `chunked`
-	codingUnknown                       // others, with chunked last
+	codingUnknown                       // another, with chunked last
 	codingBad
 )
 
@@ -189,14 +189,17 @@ func parseCoding(v []byte) codingKind {
 	if ascii.EqualFold(v, "chunked") {
 		return codingChunked
 	}
-	last, count := []byte(nil), 0
+	last, chunked, others := []byte(nil), 0, 0
 	for len(v) > 0 {
 		last, v = ascii.NextElement(v)
-		if ascii.EqualFold(last, "chunked") {
-			count++
+		switch {
+		case ascii.EqualFold(last, "chunked"):
+			chunked++
+		case len(last) > 0:
+			others++
 		}
 	}
-	if count == 1 && ascii.EqualFold(last, "chunked") {
+	if chunked == 1 && others > 0 && ascii.EqualFold(last, "chunked") {
 		return codingUnknown
 	}
 	return codingBad

@@ -62,7 +62,7 @@ func ParseRequest(head []byte, lim *Limits, req *message.Request, meta *RequestM
 	if err := requestFraming(&facts, req, meta); err != nil {
 		return err
 	}
-	return requestMeta(&facts, meta)
+	return requestMeta(&facts, req, meta)
 }
 
 // parseRequestLine reads method and version and returns the target.
@@ -196,10 +196,14 @@ func requestFraming(f *fieldFacts, req *message.Request, meta *RequestMeta) erro
 	return nil
 }
 
-func requestMeta(f *fieldFacts, meta *RequestMeta) error {
+func requestMeta(f *fieldFacts, req *message.Request, meta *RequestMeta) error {
 	meta.KeepAlive = f.persistent(meta.Minor)
 	if meta.Minor == 0 {
-		// RFC 9110, section 10.1.1: an expectation in HTTP/1.0 is ignored.
+		// RFC 9110, section 10.1.1: an expectation in HTTP/1.0 is ignored, so that
+		// no origin gets to see it either.
+		if f.expects > 0 {
+			req.Header.DelID(message.IDExpect)
+		}
 		return nil
 	}
 	if f.expects > 1 || (f.expects == 1 && !f.expect100) {
