@@ -1,0 +1,329 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// bench is one run of the command.
+type bench struct {
+	opts      *options
+	root      string // the checkout
+	dir       string // for this run's files, removed at the end
+	out       string // where results are kept
+	commit    string
+	date      time.Time
+	files     int // the limit of descriptors
+	peers     []*peer
+	scenarios []scenario
+	missing   map[string]string // peers that cannot be had, and why
+	notes     []string
+	rounds    []round
+	saturated float64 // requests a second of nginx, for the open loop
+}
+
+func newBench(o *options) (*bench, error) {
+	b := &bench{opts: o, date: time.Now().UTC(), missing: map[string]string{}}
+	if n := runtime.NumCPU(); n < 2 {
+		return nil, errors.New("two CPUs are needed: one for the proxy, one for load and origin")
+	}
+	root, err := exec.Command("git", "rev-parse", "--show-toplevel").Output()
+	if err != nil {
+		return nil, fmt.Errorf("find the checkout: %w", err)
+	}
+	b.root = strings.TrimSpace(string(root))
+	if b.out = o.Out; b.out == "" {
+		b.out = filepath.Join(b.root, "bench", "results")
+	}
+	b.commit = gitCommit(b.root)
+	if b.dir, err = os.MkdirTemp("", "bench-"); err != nil {
+		return nil, err
+	}
+	// Workers of nginx may run as another user.
+	if err := os.Chmod(b.dir, 0o755); err != nil {
+		return nil, err
+	}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return nil, fmt.Errorf("ask for the limit of descriptors: %w", err)
+	}
+	b.files = int(min(limit.Cur, 100_000))
+	b.scenarios = choose(scenarios(), o.Scenarios)
+	if len(b.scenarios) == 0 {
+		return nil, fmt.Errorf("no scenario has %q in its name", o.Scenarios)
+	}
+	return b, nil
+}
+
+// gitCommit names the commit that the built code has, with a mark if files
+// outside of the bench differ from it.
+func gitCommit(root string) string {
+	id, err := exec.Command("git", "-C", root, "rev-parse", "--short=12", "HEAD").Output()
+	if err != nil {
+		return "unknown"
+	}
+	commit := strings.TrimSpace(string(id))
+	if exec.Command("git", "-C", root, "diff", "--quiet", "HEAD", "--", ".", ":!bench").Run() != nil {
+		commit += "-dirty"
+	}
+	return commit
+}
+
+// choose returns the scenarios that a list asks for: by name, or else by a part
+// of the name.
+func choose(all []scenario, list string) []scenario {
+	if list == "" {
+		return all
+	}
+	var chosen []scenario
+	wanted := strings.Split(list, ",")
+	for _, s := range all {
+		for _, w := range wanted {
+			if s.name == w || !isName(all, w) && strings.Contains(s.name, w) {
+				chosen = append(chosen, s)
+				break
+			}
+		}
+	}
+	return chosen
+}
+
+func isName(all []scenario, name string) bool {
+	for _, s := range all {
+		if s.name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// preparePeers builds and finds the proxies. One that cannot be had is left
+// out and named in the report.
+func (b *bench) preparePeers() {
+	for _, p := range allPeers() {
+		if b.opts.Peers != "" && p.name != "cirque" && !strings.Contains(","+b.opts.Peers+",", ","+p.name+",") {
+			continue
+		}
+		b.say("preparing %s", p.name)
+		var err error
+		if p.path, p.version, err = p.prepare(b); err != nil {
+			b.missing[p.name] = err.Error()
+			b.say("%s cannot be had: %v", p.name, err)
+			continue
+		}
+		b.peers = append(b.peers, p)
+	}
+}
+
+func (b *bench) say(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, time.Now().Format("15:04:05 ")+format+"\n", args...)
+}
+
+// pinSelf moves all threads of this process, and so all that it starts from
+// here on, to one CPU.
+func pinSelf(cpu int) error {
+	var set unix.CPUSet
+	set.Set(cpu)
+	threads, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return err
+	}
+	for _, t := range threads {
+		tid, _ := strconv.Atoi(t.Name())
+		if err := unix.SchedSetaffinity(tid, &set); err != nil {
+			return fmt.Errorf("move to CPU %d: %w", cpu, err)
+		}
+	}
+	return nil
+}
+
+// running is a proxy in a scenario with its own origin.
+type running struct {
+	peer    *peer
+	proxy   *process
+	origin  *process
+	pids    []int
+	listen  string
+	control string // of the origin
+	logFile string
+}
+
+func (r *running) stop() {
+	if r.proxy != nil {
+		r.proxy.stop()
+	}
+	if r.origin != nil {
+		r.origin.stop()
+	}
+}
+
+// proxyCPUs are the CPUs that the proxy has in s.
+func (b *bench) proxyCPUs(s *scenario) []int {
+	if s.twoCPUs {
+		return []int{b.opts.ProxyCPU, b.opts.LoadCPU}
+	}
+	return []int{b.opts.ProxyCPU}
+}
+
+// startAll starts every proxy with an origin of its own. Those that do not run
+// are idle: they cost nothing but a little memory.
+func (b *bench) startAll(s *scenario) ([]*running, error) {
+	var all []*running
+	for _, p := range b.peers {
+		r, err := b.start(p, s)
+		if err == nil {
+			all = append(all, r)
+			continue
+		}
+		if p.name == "cirque" && !s.logs {
+			stopAll(all)
+			return nil, err
+		}
+		b.note("%s is missing from %s: %v", p.name, s.name, err)
+	}
+	return all, nil
+}
+
+func stopAll(all []*running) {
+	for _, r := range all {
+		r.stop()
+	}
+}
+
+func (b *bench) note(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	b.say("%s", text)
+	b.notes = append(b.notes, text)
+}
+
+func (b *bench) start(p *peer, s *scenario) (*running, error) {
+	dir, err := os.MkdirTemp(b.dir, p.name+"-")
+	if err != nil {
+		return nil, err
+	}
+	r := &running{peer: p}
+	addr, err := b.startOrigin(r, s, filepath.Join(dir, "origin"))
+	if err != nil {
+		return nil, err
+	}
+	if r.listen, err = freeAddr(); err != nil {
+		r.stop()
+		return nil, err
+	}
+	var cpus []string
+	for _, n := range b.proxyCPUs(s) {
+		cpus = append(cpus, strconv.Itoa(n))
+	}
+	set := &setup{Listen: r.listen, Origin: addr, Threads: max(s.threads, len(cpus)), CPUs: strings.Join(cpus, ","),
+		Dir: dir, Files: b.files, Connections: (b.files - 600) / 2}
+	if s.logs {
+		r.logFile = filepath.Join(dir, "access.log")
+		set.Log = r.logFile
+	}
+	if r.proxy, err = p.start(set); err != nil {
+		r.stop()
+		return nil, err
+	}
+	r.pids = tree(r.proxy.cmd.Process.Pid)
+	return r, nil
+}
+
+func (b *bench) startOrigin(r *running, s *scenario, log string) (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	r.origin, err = startProcess(strconv.Itoa(b.opts.LoadCPU), log, nil, self, "origin", "-idle", s.originIdle.String())
+	if err != nil {
+		return "", err
+	}
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if f := strings.Fields(r.origin.output()); len(f) == 2 {
+			r.control = f[1]
+			return f[0], nil
+		}
+	}
+	defer r.stop()
+	return "", fmt.Errorf("the origin does not start: %s", r.origin.output())
+}
+
+// ask returns what the origin has seen.
+func (r *running) ask() (originStats, error) {
+	var stats originStats
+	resp, err := http.Get("http://" + r.control + "/")
+	if err != nil {
+		return stats, fmt.Errorf("ask the origin: %w", err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err == nil {
+		err = json.Unmarshal(body, &stats)
+	}
+	return stats, err
+}
+
+// runScenario runs rounds of all proxies in turn until each has as many as are
+// wanted, or has dropped too many.
+func (b *bench) runScenario(ctx context.Context, s scenario) error {
+	b.say("%s: %s", s.name, s.about)
+	all, err := b.startAll(&s)
+	if err != nil {
+		return err
+	}
+	defer stopAll(all)
+	if s.latency {
+		if err := b.saturate(&s, all); err != nil {
+			return err
+		}
+	}
+	kept := map[string]int{}
+	for n := 1; n <= 3*b.opts.Rounds; n++ {
+		for _, r := range all {
+			if kept[r.peer.name] >= b.opts.Rounds {
+				continue
+			}
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			one, err := b.measure(&s, r, n)
+			if err != nil {
+				return fmt.Errorf("%s: %s: %w", s.name, r.peer.name, err)
+			}
+			b.rounds = append(b.rounds, one)
+			b.say("  %s", one)
+			if !one.Dropped {
+				kept[r.peer.name]++
+			}
+		}
+	}
+	return nil
+}
+
+// verdict is an error if any run did not proxy as it should.
+func (b *bench) verdict() error {
+	var bad []string
+	for _, r := range b.rounds {
+		if r.Problem != "" {
+			bad = append(bad, fmt.Sprintf("%s, %s, round %d: %s", r.Scenario, r.Peer, r.Round, r.Problem))
+		}
+	}
+	if len(bad) == 0 {
+		return nil
+	}
+	return fmt.Errorf("some runs did not proxy as they should:\n  %s", strings.Join(bad, "\n  "))
+}

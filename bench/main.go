@@ -1,0 +1,115 @@
+//go:build linux
+
+// Command bench measures Cirque beside other proxies: CPU for each request,
+// rate, latency and memory, in interleaved rounds, with the proxy alone on one
+// CPU and the load and the origin on another.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == "origin" {
+		if err := originMain(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench origin:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := benchMain(ctx, os.Args[1:]); err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func originMain(args []string) error {
+	fs := flag.NewFlagSet("origin", flag.ContinueOnError)
+	idle := fs.Duration("idle", 0, "close connections that are idle for so long; 0: never")
+	if err := fs.Parse(args); err != nil {
+		return err
+	}
+	return runOrigin(os.Stdout, *idle)
+}
+
+// options are the flags.
+type options struct {
+	Scenarios string        `json:"scenarios"`
+	Peers     string        `json:"peers"`
+	Rounds    int           `json:"rounds"`
+	Measure   time.Duration `json:"measure"`
+	IdleWait  time.Duration `json:"idle_wait"`
+	Idle      int           `json:"idle_connections"`
+	ProxyCPU  int           `json:"proxy_cpu"`
+	LoadCPU   int           `json:"load_cpu"`
+	Out       string        `json:"-"`
+	Quick     bool          `json:"quick"`
+	List      bool          `json:"-"`
+}
+
+func parseOptions(args []string) (*options, error) {
+	o := &options{}
+	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
+	fs.StringVar(&o.Scenarios, "scenarios", "", "comma-separated `names` or parts of names; empty: all")
+	fs.StringVar(&o.Peers, "peers", "", "comma-separated `names`; empty: all that can be had; cirque is always there")
+	fs.IntVar(&o.Rounds, "rounds", 5, "rounds to keep of each scenario")
+	fs.DurationVar(&o.Measure, "measure", 5*time.Second, "the measured part of a round; some scenarios take a multiple")
+	fs.DurationVar(&o.IdleWait, "idle-wait", 30*time.Second, "how long connections are idle before memory is read")
+	fs.IntVar(&o.Idle, "idle-connections", 10_000, "how many idle connections; the limit of descriptors may allow fewer")
+	fs.IntVar(&o.ProxyCPU, "proxy-cpu", 0, "the CPU that the proxy has for itself")
+	fs.IntVar(&o.LoadCPU, "load-cpu", 1, "the CPU of the load generator and the origin")
+	fs.StringVar(&o.Out, "out", "", "`directory` for the results; empty: bench/results")
+	fs.BoolVar(&o.Quick, "quick", false, "one short round of each: shows that it works, measures nothing")
+	fs.BoolVar(&o.List, "list", false, "list the scenarios and end")
+	if err := fs.Parse(args); err != nil {
+		return nil, err
+	}
+	if o.Quick {
+		o.Rounds, o.Measure, o.IdleWait = 1, 500*time.Millisecond, 2*time.Second
+	}
+	if o.Rounds < 1 || o.Measure <= 0 {
+		return nil, errors.New("-rounds and -measure must be positive")
+	}
+	return o, nil
+}
+
+func benchMain(ctx context.Context, args []string) error {
+	o, err := parseOptions(args)
+	if err != nil {
+		return err
+	}
+	if o.List {
+		for _, s := range scenarios() {
+			fmt.Printf("%-18s %s\n", s.name, s.about)
+		}
+		return nil
+	}
+	b, err := newBench(o)
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(b.dir)
+	b.preparePeers()
+	if err := pinSelf(o.LoadCPU); err != nil {
+		return err
+	}
+	for _, s := range b.scenarios {
+		if err := b.runScenario(ctx, s); err != nil {
+			return err
+		}
+		// Written after each, so that an end in the middle loses little.
+		if err := b.write(); err != nil {
+			return err
+		}
+	}
+	return b.verdict()
+}
