@@ -48,8 +48,10 @@ const floors = `
 	# Floor 9: flags and wiring.
 	FLOOR8 < cmd/cirque;
 
-	# Beside the house: the rules themselves.
+	# Beside the house: the rules themselves, and the bench, which meets proxies
+	# over the network only.
 	internal/archtest < internal/archtest/size;
+	bench;
 `
 
 // never is what must not become true, whatever the floors say, and why.
