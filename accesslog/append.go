@@ -96,7 +96,7 @@ func appendPlain[T string | []byte](dst []byte, v T) []byte {
 // appendQuoted appends a value as a JSON string. Bytes that are not UTF-8
 // become the replacement character.
 //
-// RFC 8259, section 7.
+// RFC 8259, section 7: quotes, backslashes and control characters are escaped.
 func appendQuoted[T string | []byte](dst []byte, v T) []byte {
 	v = v[:min(len(v), maxValue)]
 	dst = append(dst, '"')

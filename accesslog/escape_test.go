@@ -13,6 +13,7 @@ import (
 	"github.com/cirqueproxy/cirque"
 )
 
+// RFC 8259, section 7: quotes, backslashes and control characters are escaped.
 func TestAppendQuoted(t *testing.T) {
 	cases := []struct{ name, in, want string }{
 		{"empty", "", `""`},

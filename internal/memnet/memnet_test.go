@@ -298,6 +298,7 @@ func TestBothWays(t *testing.T) {
 	b.Close()
 }
 
+// RFC 5737, section 3: the addresses are of the blocks for documentation.
 func TestListener(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := Listen()
