@@ -456,14 +456,14 @@ func vecMethod(b []byte) string {
 }
 
 // vecExchange talks to a proxy at addr as the client of a request vector.
-func vecExchange(t *testing.T, addr string, v *vector, single bool) *vecVerdict {
+func vecExchange(t *testing.T, addr string, v *vector, single bool, wait time.Duration) *vecVerdict {
 	t.Helper()
 	c, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(vecWait))
+	_ = c.SetDeadline(time.Now().Add(wait))
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() {
@@ -607,7 +607,7 @@ func TestVectorRequests(t *testing.T) {
 			t.Run(v.name+"/"+d.name, func(t *testing.T) {
 				t.Parallel()
 				p := startVecCirque(t, newVecOrigin(t, v, false))
-				got := vecExchange(t, p.addr, v, d.single)
+				got := vecExchange(t, p.addr, v, d.single, vecWait)
 				p.stop(t, got)
 				v.check(t, got, d.single)
 			})
@@ -710,7 +710,7 @@ func (v *vector) converse(t *testing.T, addr string, got *vecVerdict) {
 		}
 		if s := m.status(); s[0] != '1' {
 			got.conn = "keep"
-			if m.close {
+			if m.close || (bytes.Contains(send, []byte("HTTP/1.0\r\n")) && m.fields["connection"] == "") {
 				got.conn = vecEOF(r)
 			}
 			break
