@@ -1,0 +1,223 @@
+package config
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/cirqueproxy/cirque"
+	"github.com/cirqueproxy/cirque/balance"
+	"github.com/cirqueproxy/cirque/message"
+	"github.com/cirqueproxy/cirque/route"
+)
+
+// Options are what a program gives to servers besides their configuration.
+type Options struct {
+	// Logger gets what the operator should know. If nil, slog.Default() does.
+	Logger *slog.Logger
+	// Filters come before those that the configuration makes, on every route
+	// and on what matches no route. Access logs and metrics are such.
+	Filters []cirque.Filter
+}
+
+// Built is a configuration as running parts. Nothing in it has been started or
+// bound.
+type Built struct {
+	// Servers are in the order of the listeners.
+	Servers []Server
+	// Transport has the connections of all servers.
+	Transport *cirque.Transport
+	// Index finds the Proxy of a request; its rules are in the order of the
+	// routes.
+	Index *route.Index
+	// Proxies are in the order of the routes.
+	Proxies []*cirque.Proxy
+	// Groups are the upstreams by name.
+	Groups map[string]*balance.Group
+}
+
+// Server is a listener of the configuration as a server, which has to be given
+// a net.Listener with the method Name() string that returns Name, since routes
+// can be limited to listeners by it.
+type Server struct {
+	Name, Address string
+	*cirque.Server
+}
+
+// Build makes the servers of a configuration that Parse returned.
+func (c *Config) Build(o Options) (*Built, error) {
+	b := &Built{
+		Transport: &cirque.Transport{MaxIdleConns: c.Pool.MaxIdle, MaxConns: counted(c.Pool.MaxConnections)},
+		Groups:    map[string]*balance.Group{},
+	}
+	for _, u := range c.Upstreams {
+		g, err := u.group()
+		if err != nil {
+			return nil, err
+		}
+		b.Groups[u.Name] = g
+	}
+	rules := make([]route.Rule, len(c.Routes))
+	for i, r := range c.Routes {
+		p := r.proxy(b.Groups[r.Upstream], b.Transport, o.Filters)
+		if err := p.Validate(); err != nil {
+			return nil, err
+		}
+		b.Proxies = append(b.Proxies, p)
+		rules[i] = r.rule(p)
+	}
+	var err error
+	if b.Index, err = route.New(rules...); err != nil {
+		return nil, err
+	}
+	// What matches no route passes the program's filters too: its 404 is logged
+	// and counted.
+	unmatched := &cirque.Proxy{Filters: o.Filters, Transport: b.Transport}
+	if err := unmatched.Validate(); err != nil {
+		return nil, err
+	}
+	for _, l := range c.Listeners {
+		srv := l.server()
+		srv.Proxy, srv.Route, srv.Logger = unmatched, b.Index.Route, o.Logger
+		b.Servers = append(b.Servers, Server{l.Name, l.Address, srv})
+	}
+	return b, nil
+}
+
+// pathProblems are what allow_paths may list.
+var pathProblems = map[string]message.PathProblem{
+	"above_root": message.PathAboveRoot, "nul": message.PathNUL,
+	"bad_escape": message.PathBadEscape, "hidden_separator": message.PathHiddenSeparator,
+}
+
+func (l *Listener) server() *cirque.Server {
+	srv := &cirque.Server{
+		Addr:              l.Address,
+		ReadHeaderTimeout: l.Timeouts.Head,
+		IdleTimeout:       l.Timeouts.Idle,
+		BodyTimeout:       l.Timeouts.Body,
+		WriteTimeout:      l.Timeouts.Write,
+		ParkAfter:         l.Timeouts.ParkAfter,
+		MinBodyRate:       int(l.Limits.MinBodyRate),
+		MaxHeaderBytes:    int(l.Limits.Head),
+		MaxFields:         l.Limits.Fields,
+		MaxTargetBytes:    int(l.Limits.Target),
+		MaxRequests:       counted(l.Limits.Requests),
+		MaxConns:          counted(l.Limits.Connections),
+		DrainBytes:        l.Limits.Drain,
+		AllowHalfClose:    l.AllowHalfClose,
+		DrainEarlyUploads: l.DrainEarlyUploads,
+	}
+	for _, p := range l.AllowPaths {
+		srv.AllowPaths = append(srv.AllowPaths, pathProblems[*p])
+	}
+	return srv
+}
+
+func (r *Route) proxy(g *balance.Group, t *cirque.Transport, before []cirque.Filter) *cirque.Proxy {
+	s := &r.Settings
+	p := &cirque.Proxy{
+		Name: r.Name, Peer: g.Peer, Transport: t,
+		Filters:        append(append([]cirque.Filter(nil), before...), s.filters()...),
+		Timeouts:       s.Timeouts.framework(),
+		MaxRequestBody: max(s.MaxRequestBody, 0),
+		AllowConnect:   s.AllowConnect,
+		DropInterim:    s.DropInterim,
+		Forwarding:     s.Forwarding.framework(),
+		Retry: cirque.Retry{
+			Attempts: s.Retry.Attempts, NonIdempotent: s.Retry.NonIdempotent,
+			ReplayBytes: int(s.Retry.ReplayBuffer), PerTry: max(s.Retry.PerTry, 0),
+			BudgetPercent: s.Retry.BudgetPercent,
+		},
+	}
+	p.Timeouts.Total = s.Timeouts.Total
+	return p
+}
+
+func (t Timeouts) framework() cirque.Timeouts {
+	return cirque.Timeouts{Connect: t.Connect, FirstByte: t.FirstByte, Read: t.Read, Write: t.Write, Tunnel: t.Tunnel}
+}
+
+func (f *Forwarding) framework() cirque.Forwarding {
+	out := cirque.Forwarding{NoXForwarded: !f.XForwarded, Forwarded: f.Forwarded, Via: orDash(f.Via), RequestID: orDash(f.RequestID)}
+	for _, s := range f.TrustedProxies {
+		if p, err := parsePrefix(*s); err == nil { // Parse refused the others
+			out.TrustedProxies = append(out.TrustedProxies, p)
+		}
+	}
+	return out
+}
+
+// orDash writes off as the framework does.
+func orDash(s string) string {
+	if s == "off" {
+		return "-"
+	}
+	return s
+}
+
+func (u *Upstream) group() (*balance.Group, error) {
+	members := make([]balance.Member, len(u.Peers))
+	for i, p := range u.Peers {
+		members[i] = balance.Member{Peer: u.peer(p), Weight: p.Weight}
+	}
+	return balance.Weighted(members...)
+}
+
+func (u *Upstream) peer(p *Peer) *cirque.Peer {
+	out := &cirque.Peer{
+		Addr:            p.Address,
+		Timeouts:        u.Timeouts.framework(),
+		MaxConns:        counted(u.MaxConnections),
+		MaxQueue:        u.MaxQueue,
+		QueueTimeout:    u.QueueTimeout,
+		MaxRequests:     counted(u.MaxRequests),
+		MaxAge:          max(u.MaxAge, 0),
+		MaxHeadBytes:    int(u.MaxResponseHead),
+		AcceptBadLength: u.AcceptBadLength,
+	}
+	out.Timeouts.Idle = u.Timeouts.Idle
+	if !u.KeepAlive {
+		out.Timeouts.Idle = -1 * time.Second
+	}
+	if u.MaxQueue == 0 {
+		out.MaxQueue = -1
+	}
+	return out
+}
+
+// filters are those that a route's settings make.
+func (s *Settings) filters() []cirque.Filter {
+	var out []cirque.Filter
+	if e := s.RequestHeaders; !e.empty() {
+		out = append(out, cirque.Filter{Name: "request_headers", UpstreamRequest: func(s *cirque.Session) error {
+			e.apply(&s.UpstreamRequest().Header)
+			return nil
+		}})
+	}
+	if e := s.ResponseHeaders; !e.empty() {
+		out = append(out, cirque.Filter{Name: "response_headers", Response: func(s *cirque.Session) error {
+			e.apply(&s.Response().Header)
+			return nil
+		}})
+	}
+	return out
+}
+
+func (e *HeaderEdits) empty() bool { return len(e.Remove)+len(e.Set)+len(e.Add) == 0 }
+
+func (e *HeaderEdits) apply(h *message.Header) {
+	for _, n := range e.Remove {
+		h.Del(*n)
+	}
+	for i, f := range e.Set {
+		// A list of values stands as fields of one name, one after the other.
+		if i > 0 && e.Set[i-1].Name == f.Name {
+			h.Add(f.Name, f.Value)
+			continue
+		}
+		h.Set(f.Name, f.Value)
+	}
+	for _, f := range e.Add {
+		h.Add(f.Name, f.Value)
+	}
+}
