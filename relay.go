@@ -82,9 +82,6 @@ func (s *Session) spliceDown() (bool, error) {
 	if err != nil {
 		return true, s.spliceError(err)
 	}
-	if n < 0 {
-		return true, nil // the connection's end was reached: ReadBody says so
-	}
 	return true, nil
 }
 

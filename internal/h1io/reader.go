@@ -185,5 +185,7 @@ func (r *Reader) EndRaw(n int64) {
 		r.ended.Store(r.left == 0)
 	case h1.Chunked:
 		r.chunked.Skip(n)
+	default:
+		r.ended.Store(true)
 	}
 }

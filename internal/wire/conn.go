@@ -49,11 +49,13 @@ type Conn struct {
 	sys   sysConn // the descriptor, where there is one
 
 	// Owned by the reading goroutine.
-	b    []byte      // the buffer; nil when none is held
-	mem  *buf.Buffer // behind b; nil when b is larger than any class
-	r, w int         // b[r:w] was read and not discarded
-	max  int
-	// lastFilled says that copyThrough's last read filled the whole buffer.
+	b     []byte      // the buffer; nil when none is held
+	mem   *buf.Buffer // behind b; nil when b is larger than any class
+	r, w  int         // b[r:w] was read and not discarded
+	max   int
+	first []byte // what FillIdle reads into without a descriptor
+	// lastFilled says that the last read got as much as it asked for: there is
+	// more.
 	lastFilled bool
 	rTimeout   time.Duration
 	rAbs       time.Duration
@@ -79,6 +81,9 @@ type Conn struct {
 	parked *parked
 	slot   int // index in the sweep's list, -1 when closed
 }
+
+// firstBytes is how much an idle connection without a descriptor has to hold.
+const firstBytes = 512
 
 const (
 	noWait  = 0
@@ -228,19 +233,23 @@ func (c *Conn) readOnce(op readOp) (armed bool, n int, err error) {
 	}
 	armed = true
 	if op == opIdle {
-		// No buffer while waiting: one byte, and the rest at the next Fill.
+		// No buffer while waiting: a few bytes, and the rest at the next Fill.
 		c.dropBuffer()
-		var one [1]byte
-		c.armRead()
-		if n, err = c.nc.Read(one[:]); n > 0 {
-			c.useBuffer(buf.Small)
-			c.b[0], c.w = one[0], 1
+		if c.first == nil {
+			c.first = make([]byte, firstBytes)
 		}
+		c.armRead()
+		if n, err = c.nc.Read(c.first); n > 0 {
+			c.useBuffer(buf.Small)
+			c.w = copy(c.b, c.first[:n])
+		}
+		c.lastFilled = n == firstBytes
 		return armed, n, onlyError(n, err)
 	}
 	c.armRead()
 	n, err = c.nc.Read(c.b[c.w:])
 	c.w += n
+	c.lastFilled = c.w == len(c.b)
 	return armed, n, onlyError(n, err)
 }
 

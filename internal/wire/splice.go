@@ -62,19 +62,15 @@ func copyThrough(dst, src *Conn, n int64) (moved int64, err error) {
 	return moved, nil
 }
 
-// fillLarge waits without a buffer, and changes to a large one when the small
-// one was filled to its end.
+// fillLarge waits without a buffer, but for a source that has more: that one
+// gets a large buffer.
 func (c *Conn) fillLarge() error {
-	if len(c.b) == buf.LargeSize {
-		return c.Fill()
+	if !c.lastFilled {
+		return c.FillIdle()
 	}
-	full := c.b != nil && c.mem != nil && c.lastFilled
-	if full {
+	if len(c.b) < buf.LargeSize {
 		c.dropBuffer()
 		c.useBuffer(buf.Large)
-		return c.Fill()
 	}
-	err := c.FillIdle()
-	c.lastFilled = err == nil && c.w == len(c.b)
-	return err
+	return c.Fill()
 }

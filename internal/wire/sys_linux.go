@@ -155,6 +155,7 @@ func (s *sysConn) received(n int, errno syscall.Errno) bool {
 	default:
 		s.rN = n
 		s.c.w += n
+		s.c.lastFilled = s.c.w == len(s.c.b)
 	}
 	return true
 }
