@@ -67,6 +67,7 @@ func (r *reader) check() {
 	upstreams := namesOf(r.cfg.Upstreams, func(u *Upstream) string { return u.Name })
 	listeners := namesOf(r.cfg.Listeners, func(l *Listener) string { return l.Name })
 	for i, rt := range r.cfg.Routes {
+		rt.Line = r.marks[rt].Line
 		if rt.Name == "" {
 			rt.Name = rt.Match.name()
 		}
@@ -151,11 +152,7 @@ func (r *reader) checkRoutes() {
 			if rt.Match != nil {
 				p = rt.Match
 			}
-			line := 0
-			if n := r.marks[r.cfg.Routes[e.Other]]; n != nil {
-				line = n.Line
-			}
-			r.failAt(p, rt, "routes.%d: %s (routes.%d, line %d)", e.Rule+1, e.Text, e.Other+1, line)
+			r.failAt(p, rt, "routes.%d: %s (routes.%d, line %d)", e.Rule+1, e.Text, e.Other+1, r.cfg.Routes[e.Other].Line)
 			continue
 		}
 		r.failAt(rt.Match.value(e.Field, e.Value), rt, "routes.%d.match: %s", e.Rule+1, e.Text)

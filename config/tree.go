@@ -47,6 +47,7 @@ type Route struct {
 	Match    *Match // nil: everything else
 	Upstream string
 	Settings Settings
+	Line     int // of the file, where the route begins
 }
 
 // Match says which requests a route gets; an empty field matches all.

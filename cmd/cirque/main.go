@@ -37,6 +37,6 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 		Args:          cobra.NoArgs,
 	}
-	root.AddCommand(newProxy(), newDemo(), newVersion())
+	root.AddCommand(newProxy(), newRun(), newCheck(), newExplain(), newDemo(), newVersion())
 	return root
 }

@@ -7,47 +7,99 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/cirqueproxy/cirque"
 )
 
-// serveUntilSignal serves on l until SIGTERM, which lets running requests
-// finish within grace, or SIGINT, which ends at once. A second signal ends at
-// once too.
-func serveUntilSignal(ctx context.Context, srv *cirque.Server, l net.Listener, grace time.Duration) error {
-	sigc := make(chan os.Signal, 2)
-	signal.Notify(sigc, syscall.SIGTERM, syscall.SIGINT)
-	defer signal.Stop(sigc)
-	servedc := make(chan error, 1)
-	go func() { servedc <- srv.Serve(l) }()
-	select {
-	case err := <-servedc:
-		return err
-	case sig := <-sigc:
-		if sig == syscall.SIGINT {
-			return srv.Close()
-		}
-	}
-	return drain(ctx, srv, sigc, grace)
+// service is a server and the socket that it serves.
+type service struct {
+	srv *cirque.Server
+	l   net.Listener
 }
 
-// drain ends srv when its running requests have, at the latest after grace.
-func drain(ctx context.Context, srv *cirque.Server, sigc <-chan os.Signal, grace time.Duration) error {
+// serveUntilSignal is serveAll for one server.
+func serveUntilSignal(ctx context.Context, srv *cirque.Server, l net.Listener, grace time.Duration) error {
+	return serveAll(ctx, catchSignals(), []service{{srv, l}}, grace, nil)
+}
+
+// catchSignals begins to collect the signals that end the process. It stays so
+// till the process ends: a late one must not kill it in the middle of its last
+// lines.
+func catchSignals() <-chan os.Signal {
+	sigc := make(chan os.Signal, 2)
+	signal.Notify(sigc, syscall.SIGTERM, syscall.SIGINT)
+	return sigc
+}
+
+// serveAll serves until SIGTERM, which lets running requests finish within
+// grace, or SIGINT, which ends at once. A second signal ends at once too.
+// Draining, if not nil, is called when no new requests are taken any more. A
+// server that fails ends all.
+func serveAll(ctx context.Context, sigc <-chan os.Signal, services []service, grace time.Duration, draining func()) error {
+	failedc := make(chan error, len(services))
+	var running sync.WaitGroup
+	for _, s := range services {
+		running.Go(func() {
+			if err := s.srv.Serve(s.l); !errors.Is(err, cirque.ErrServerClosed) {
+				failedc <- fmt.Errorf("%s: %w", s.l.Addr(), err)
+			}
+		})
+	}
+	// Serve has closed its socket when it returns, which for unix removes the
+	// file: the process ends after that.
+	defer running.Wait()
+	select {
+	case err := <-failedc:
+		closeAll(services)
+		return err
+	case <-ctx.Done():
+		closeAll(services)
+		return ctx.Err()
+	case sig := <-sigc:
+		if sig == syscall.SIGINT {
+			closeAll(services)
+			return nil
+		}
+	}
+	if draining != nil {
+		draining()
+	}
+	return drain(ctx, services, sigc, grace)
+}
+
+// drain ends all when their running requests have, at the latest after grace.
+func drain(ctx context.Context, services []service, sigc <-chan os.Signal, grace time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, grace)
 	defer cancel()
-	donec := make(chan error, 1)
-	go func() { donec <- srv.Shutdown(ctx) }()
+	donec := make(chan struct{})
+	go func() {
+		defer close(donec)
+		each(services, func(s service) { _ = s.srv.Shutdown(ctx) })
+	}()
 	select {
-	case err := <-donec:
-		if errors.Is(err, context.DeadlineExceeded) {
-			fmt.Fprintf(os.Stderr, "requests were still running after %s and were cut\n", grace)
-			_ = srv.Close()
-			return exitCode(1)
+	case <-donec:
+		if ctx.Err() == nil {
+			return nil
 		}
-		return err
+		fmt.Fprintf(os.Stderr, "requests were still running after %s and were cut\n", grace)
 	case <-sigc:
-		return exitCode(1)
 	}
+	closeAll(services)
+	return exitCode(1)
+}
+
+func closeAll(services []service) {
+	each(services, func(s service) { _ = s.srv.Close() })
+}
+
+// each calls f for all at the same time and waits.
+func each(services []service, f func(service)) {
+	var wg sync.WaitGroup
+	for _, s := range services {
+		wg.Go(func() { f(s) })
+	}
+	wg.Wait()
 }
