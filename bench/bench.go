@@ -135,8 +135,8 @@ func (b *bench) say(format string, args ...any) {
 }
 
 // pinSelf moves all threads of this process, and so all that it starts from
-// here on, to one CPU.
-func pinSelf(cpu int) error {
+// here on, to one CPU and one priority.
+func pinSelf(cpu, nice int) error {
 	var set unix.CPUSet
 	set.Set(cpu)
 	threads, err := os.ReadDir("/proc/self/task")
@@ -147,6 +147,12 @@ func pinSelf(cpu int) error {
 		tid, _ := strconv.Atoi(t.Name())
 		if err := unix.SchedSetaffinity(tid, &set); err != nil {
 			return fmt.Errorf("move to CPU %d: %w", cpu, err)
+		}
+		if nice == 0 {
+			continue
+		}
+		if err := unix.Setpriority(unix.PRIO_PROCESS, tid, nice); err != nil {
+			return fmt.Errorf("take priority %d: %w", nice, err)
 		}
 	}
 	return nil
@@ -300,6 +306,7 @@ func (b *bench) runScenario(ctx context.Context, s scenario) error {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
+			b.waitQuiet()
 			one, err := b.measure(&s, r, n)
 			if err != nil {
 				return fmt.Errorf("%s: %s: %w", s.name, r.peer.name, err)

@@ -52,6 +52,8 @@ type options struct {
 	ProxyCPU  int           `json:"proxy_cpu"`
 	LoadCPU   int           `json:"load_cpu"`
 	Out       string        `json:"-"`
+	Nice      int           `json:"nice"`
+	QuietWait time.Duration `json:"quiet_wait"`
 	Quick     bool          `json:"quick"`
 	List      bool          `json:"-"`
 }
@@ -68,13 +70,15 @@ func parseOptions(args []string) (*options, error) {
 	fs.IntVar(&o.ProxyCPU, "proxy-cpu", 0, "the CPU that the proxy has for itself")
 	fs.IntVar(&o.LoadCPU, "load-cpu", 1, "the CPU of the load generator and the origin")
 	fs.StringVar(&o.Out, "out", "", "`directory` for the results; empty: bench/results")
+	fs.IntVar(&o.Nice, "nice", 0, "priority of everything that is measured; below 0 needs to be root and keeps others out")
+	fs.DurationVar(&o.QuietWait, "quiet-wait", 10*time.Second, "how long a round waits for the proxy's CPU to be quiet")
 	fs.BoolVar(&o.Quick, "quick", false, "one short round of each: shows that it works, measures nothing")
 	fs.BoolVar(&o.List, "list", false, "list the scenarios and end")
 	if err := fs.Parse(args); err != nil {
 		return nil, err
 	}
 	if o.Quick {
-		o.Rounds, o.Measure, o.IdleWait = 1, 500*time.Millisecond, 2*time.Second
+		o.Rounds, o.Measure, o.IdleWait, o.QuietWait = 1, 500*time.Millisecond, 2*time.Second, 0
 	}
 	if o.Rounds < 1 || o.Measure <= 0 {
 		return nil, errors.New("-rounds and -measure must be positive")
@@ -99,7 +103,7 @@ func benchMain(ctx context.Context, args []string) error {
 	}
 	defer os.RemoveAll(b.dir)
 	b.preparePeers()
-	if err := pinSelf(o.LoadCPU); err != nil {
+	if err := pinSelf(o.LoadCPU, o.Nice); err != nil {
 		return err
 	}
 	for _, s := range b.scenarios {
@@ -107,7 +111,7 @@ func benchMain(ctx context.Context, args []string) error {
 			return err
 		}
 		// Written after each, so that an end in the middle loses little.
-		if err := b.write(); err != nil {
+		if err := b.write(s.name); err != nil {
 			return err
 		}
 	}

@@ -109,11 +109,24 @@ func (b *bench) measure(s *scenario, r *running, n int) (round, error) {
 		// The load and the origin are on the proxy's CPUs: no telling who is foreign.
 		out.Foreign = 0
 	}
-	out.Dropped = out.Foreign > foreignLimit
+	out.Dropped = out.Foreign > foreignLimit && !b.opts.Quick
 	if r.logFile != "" {
 		out.checkLog(r)
 	}
 	return out, nil
+}
+
+// waitQuiet waits until the proxy's CPU has been quiet for a moment, or for as
+// long as it may. What comes after may still be noise, and is dropped then.
+func (b *bench) waitQuiet() {
+	const moment = 200 * time.Millisecond
+	for end := time.Now().Add(b.opts.QuietWait); time.Now().Before(end); {
+		from := busy()[b.opts.ProxyCPU]
+		time.Sleep(moment)
+		if float64(busy()[b.opts.ProxyCPU]-from) < foreignLimit*float64(moment) {
+			return
+		}
+	}
 }
 
 // must turns an origin that cannot be asked into one that saw nothing, which

@@ -19,7 +19,7 @@ import (
 	"time"
 )
 
-//go:embed peers/nginx/nginx.conf peers/haproxy/haproxy.cfg
+//go:embed peers/nginx/nginx.conf peers/haproxy/haproxy.cfg peers/caddy/Caddyfile
 var configs embed.FS
 
 // setup is what a proxy is started with. Templates see its fields.
@@ -32,6 +32,12 @@ type setup struct {
 	Dir         string // of this run
 	Files       int    // the limit of descriptors
 	Connections int    // that fit in it, with one upstream each
+}
+
+// Port is the port of Listen.
+func (s *setup) Port() string {
+	_, port, _ := net.SplitHostPort(s.Listen)
+	return port
 }
 
 // peer is a proxy that can be measured.
@@ -50,11 +56,11 @@ type peer struct {
 // allPeers are the proxies in the order of a round. Cirque is first, the rest
 // are compared with it.
 func allPeers() []*peer {
-	return []*peer{
+	return append([]*peer{
 		{name: "cirque", prepare: buildCirque, args: cirqueArgs, goThreads: true},
 		{name: "nginx", prepare: findNginx, args: nginxArgs},
 		{name: "haproxy", prepare: findHAProxy, args: haproxyArgs},
-	}
+	}, builtPeers()...)
 }
 
 func buildCirque(b *bench) (string, string, error) {
@@ -144,12 +150,13 @@ type process struct {
 
 // startProcess runs argv on some CPUs with its output in the file log.
 func startProcess(cpus, log string, env []string, argv ...string) (*process, error) {
-	out, err := os.Create(log)
+	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	defer out.Close()
-	cmd := exec.Command("taskset", append([]string{"-c", cpus}, argv...)...)
+	argv = append([]string{"taskset", "-c", cpus}, argv...)
+	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = out, out
 	// Its own group, so that all of it can be ended; and it ends with us.

@@ -20,6 +20,7 @@ type summary struct {
 	Peer     string  `json:"peer"`
 	Kept     int     `json:"rounds_kept"`
 	Dropped  int     `json:"rounds_dropped"`
+	Noisy    bool    `json:"noisy,omitempty"` // of dropped rounds, for want of others
 	CPU      float64 `json:"cpu_us_per_request"`
 	Ratio    float64 `json:"cirque_to_peer"` // of the scenario's own figure
 	Machine  float64 `json:"machine_us_per_request"`
@@ -80,14 +81,14 @@ func cpuModel() string {
 func (b *bench) summarize(s *scenario) []summary {
 	var all []summary
 	for _, p := range b.peers {
-		var kept []round
+		var kept, dropped []round
 		sum := summary{Scenario: s.name, Peer: p.name}
 		for _, r := range b.rounds {
 			if r.Scenario != s.name || r.Peer != p.name {
 				continue
 			}
 			if r.Dropped {
-				sum.Dropped++
+				dropped = append(dropped, r)
 				continue
 			}
 			kept = append(kept, r)
@@ -95,7 +96,11 @@ func (b *bench) summarize(s *scenario) []summary {
 				sum.Errors += n
 			}
 		}
-		if sum.Kept = len(kept); sum.Kept == 0 {
+		sum.Kept, sum.Dropped = len(kept), len(dropped)
+		if len(kept) == 0 {
+			kept, sum.Noisy = dropped, true
+		}
+		if len(kept) == 0 {
 			continue
 		}
 		of := func(f func(round) float64) float64 { return median(kept, f) }
@@ -113,6 +118,14 @@ func (b *bench) summarize(s *scenario) []summary {
 	}
 	compare(s, all)
 	return all
+}
+
+// mark says that the figures are not to be trusted.
+func (x *summary) mark() string {
+	if x.Noisy {
+		return " noisy"
+	}
+	return ""
 }
 
 // figure is what a scenario is about.
@@ -147,7 +160,8 @@ func median(rounds []round, f func(round) float64) float64 {
 	return (v[(n-1)/2] + v[n/2]) / 2
 }
 
-func (b *bench) write() error {
+// write keeps what is known so far and prints the table of one scenario.
+func (b *bench) write(name string) error {
 	r := b.report()
 	if err := os.MkdirAll(b.out, 0o755); err != nil {
 		return err
@@ -161,11 +175,9 @@ func (b *bench) write() error {
 		return err
 	}
 	text := b.markdown(r)
-	if len(r.Summary) > 0 {
-		last := r.Summary[len(r.Summary)-1].Scenario
-		if i := strings.LastIndex(text, "### "+last); i >= 0 {
-			fmt.Println(text[i:])
-		}
+	if _, table, ok := strings.Cut(text, "### "+name+"\n"); ok {
+		table, _, _ = strings.Cut(table, "\n### ")
+		fmt.Printf("### %s\n%s\n", name, table)
 	}
 	return os.WriteFile(base+".md", []byte(text), 0o644)
 }
@@ -213,8 +225,8 @@ func (b *bench) table(w *strings.Builder, s *scenario, all []summary) {
 	w.WriteString("| proxy | CPU µs/request | Cirque ÷ it | machine µs/request | requests/s | p50 µs | p99 µs | p99.9 µs | new origin conns/1,000 | peak RSS MiB | busy | errors | rounds (dropped) |\n")
 	w.WriteString("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n")
 	for _, x := range rows {
-		fmt.Fprintf(w, "| %s | %.1f | %.2f | %.1f | %.0f | %.0f | %.0f | %.0f | %.3f | %.1f | %.0f %% | %d | %d (%d) |\n", x.Peer, x.CPU, x.Ratio,
-			x.Machine, x.Rate, x.P50, x.P99, x.P999, x.NewConns, x.PeakRSS/mib, 100*x.Busy, x.Errors, x.Kept, x.Dropped)
+		fmt.Fprintf(w, "| %s | %.1f | %.2f | %.1f | %.0f | %.0f | %.0f | %.0f | %.3f | %.1f | %.0f %% | %d | %d (%d)%s |\n", x.Peer, x.CPU, x.Ratio,
+			x.Machine, x.Rate, x.P50, x.P99, x.P999, x.NewConns, x.PeakRSS/mib, 100*x.Busy, x.Errors, x.Kept, x.Dropped, x.mark())
 	}
 	if s.latency || s.originIdle > 0 {
 		w.WriteString("\nThe ratio is of the p99 for latency, and of the new origin connections for reuse.\n")
