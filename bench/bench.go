@@ -236,7 +236,7 @@ func (b *bench) start(p *peer, s *scenario) (*running, error) {
 		cpus = append(cpus, strconv.Itoa(n))
 	}
 	set := &setup{Listen: r.listen, Origin: addr, Threads: max(s.threads, len(cpus)), CPUs: strings.Join(cpus, ","),
-		Dir: dir, Files: b.files, Connections: (b.files - 600) / 2}
+		Dir: dir, Bench: filepath.Join(b.root, "bench"), Files: b.files, Connections: (b.files - 600) / 2}
 	if s.logs {
 		r.logFile = filepath.Join(dir, "access.log")
 		set.Log = r.logFile

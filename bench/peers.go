@@ -5,7 +5,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"embed"
 	"fmt"
 	"io"
 	"net"
@@ -19,9 +18,6 @@ import (
 	"time"
 )
 
-//go:embed peers/nginx/nginx.conf peers/haproxy/haproxy.cfg peers/caddy/Caddyfile
-var configs embed.FS
-
 // setup is what a proxy is started with. Templates see its fields.
 type setup struct {
 	Listen      string // host:port
@@ -30,6 +26,7 @@ type setup struct {
 	CPUs        string // a list for taskset
 	Log         string // the access log's file; empty: no log
 	Dir         string // of this run
+	Bench       string // the bench's own directory
 	Files       int    // the limit of descriptors
 	Connections int    // that fit in it, with one upstream each
 }
@@ -127,9 +124,9 @@ func run(dir, name string, args ...string) error {
 
 func tail(b []byte, n int) []byte { return b[max(0, len(b)-n):] }
 
-// fill writes a template with s filled in.
+// fill writes a template of the bench's directory with s filled in.
 func fill(name, to string, s *setup) error {
-	t, err := template.ParseFS(configs, name)
+	t, err := template.ParseFiles(filepath.Join(s.Bench, name))
 	if err != nil {
 		return fmt.Errorf("read the template %s: %w", name, err)
 	}
