@@ -4,15 +4,18 @@ import (
 	"flag"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 )
 
 var update = flag.Bool("update", false, "write the golden files and generated documents anew")
 
-// tree loads the module once per test: parsing it takes a blink.
+// loaded is the module, parsed once for all tests. It is immutable.
+var loaded = sync.OnceValues(func() (*Tree, error) { return Load(".") })
+
 func tree(t *testing.T) *Tree {
 	t.Helper()
-	tr, err := Load(".")
+	tr, err := loaded()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,6 +126,14 @@ func TestFeaturesNameTestsThatExist(t *testing.T) {
 	report(t, tr.checkFeatures(text))
 }
 
+func TestLinksLeadSomewhere(t *testing.T) {
+	wrong, err := tree(t).checkLinks()
+	if err != nil {
+		t.Fatal(err)
+	}
+	report(t, wrong)
+}
+
 // golden compares a file of the module with what it should hold.
 func golden(t *testing.T, tr *Tree, file, want string) {
 	t.Helper()
@@ -138,16 +149,24 @@ func golden(t *testing.T, tr *Tree, file, want string) {
 		return
 	}
 	t.Errorf("%s is stale; make update writes it anew", file)
-	inGot, inWant := lineSet(got), lineSet(want)
-	for line := range strings.Lines(got) {
-		if !inWant[line] {
-			t.Log("- ", strings.TrimSpace(line))
+	logMissing(t, "-", got, want)
+	logMissing(t, "+", want, got)
+}
+
+// logMissing logs the first lines of a that b does not have.
+func logMissing(t *testing.T, mark, a, b string) {
+	t.Helper()
+	in := lineSet(b)
+	shown := 0
+	for line := range strings.Lines(a) {
+		if in[line] {
+			continue
 		}
-	}
-	for line := range strings.Lines(want) {
-		if !inGot[line] {
-			t.Log("+ ", strings.TrimSpace(line))
+		if shown++; shown > 5 {
+			t.Log(mark, "and more")
+			return
 		}
+		t.Log(mark, strings.TrimSpace(line))
 	}
 }
 

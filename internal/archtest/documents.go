@@ -1,9 +1,13 @@
 package archtest
 
 import (
+	"cmp"
 	"fmt"
 	"go/ast"
 	"go/token"
+	"io/fs"
+	"os"
+	"path"
 	"regexp"
 	"slices"
 	"strconv"
@@ -61,6 +65,29 @@ func (t *Tree) checkArchitecture(text string) []string {
 		}
 	}
 	return wrong
+}
+
+var link = regexp.MustCompile(`\]\(([^)#\s]+)`)
+
+// checkLinks returns the links between the documents that lead nowhere.
+func (t *Tree) checkLinks() ([]string, error) {
+	var wrong []string
+	err := fs.WalkDir(os.DirFS(t.Root), ".", func(p string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() && p != "." && (d.Name()[0] == '.' || d.Name() == "node_modules") {
+			return cmp.Or(err, fs.SkipDir)
+		}
+		if d.IsDir() || path.Ext(p) != ".md" {
+			return nil
+		}
+		text, err := t.read(p)
+		for _, m := range link.FindAllStringSubmatch(text, -1) {
+			if !strings.Contains(m[1], ":") && !t.exists(path.Join(path.Dir(p), m[1])) {
+				wrong = append(wrong, fmt.Sprintf("%s: there is no %s", p, m[1]))
+			}
+		}
+		return err
+	})
+	return wrong, err
 }
 
 // featureStates are what a row of docs/features.md may say of itself.

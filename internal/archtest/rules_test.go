@@ -151,6 +151,7 @@ func TestRulesOnAFakeModule(t *testing.T) {
 		"internal/h1/h_test.go":     "package h1\n\nimport (\n\t\"testing\"\n\t\"time\"\n)\n\n// TO" + "DO: more. RFC 9112, section 2.2: lines.\nfunc TestX(t *testing.T) { t.Skip(); time.Sleep(1) }\n",
 		"internal/h1/s_test.go":     "package h1\n\nimport (\n\t\"testing\"\n\t\"testing/synctest\"\n\t\"time\"\n)\n\nfunc TestFake(t *testing.T) { synctest.Test(t, func(*testing.T) { time.Sleep(1) }) }\n",
 		"internal/h1/h.go":          "// Package h1 is. RFC 9112, section 2.2: lines; section 6.3: ends.\npackage h1\n\nimport _ \"example.com/x\"\n",
+		"docs/d.md":                 "[a](../a.go) [b](b.md#part) [c](https://example.com/) [d](#part)",
 		"nested/go.mod":             "module nested\n",
 		"nested/n.go":               "package main\n",
 		"internal/h1/testdata/x.go": "not Go at all",
@@ -167,6 +168,10 @@ func TestRulesOnAFakeModule(t *testing.T) {
 	for _, s := range c.Untested() {
 		untested = append(untested, s.String())
 	}
+	links, err := tr.checkLinks()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, k := range []struct {
 		rule string
 		got  []string
@@ -178,6 +183,7 @@ func TestRulesOnAFakeModule(t *testing.T) {
 		{"words", tr.checkWords(), []string{"belongs into an issue", "skipped", "sleep"}},
 		{"foreign", tr.checkForeign(o), []string{"example.com/x"}},
 		{"floors", o.checkFloors(tr.ownImports()), []string{"internal/long is on no floor"}},
+		{"links", links, []string{"docs/d.md: there is no b.md"}},
 		{"untested", untested, []string{"6.3"}},
 		{"architecture", tr.checkArchitecture("`cirque` `message` `internal/h1`"), []string{"internal/long", "nested"}},
 		{"features", tr.checkFeatures("| H1 | x | done | `internal/h1.TestX/case` |\n| H2 | x | done | - |\n| H3 | x | maybe | - |\n| H4 | x | done | `TestY` |\n| H4 | x | done | `testdata/none.txt` |\n"),
