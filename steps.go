@@ -115,11 +115,12 @@ func (s *Session) runResponse() error {
 		case errors.Is(err, errResponded):
 			// Another response, which the remaining hooks, all of filters before
 			// this one, see.
-			replaced = err
+			replaced, s.responded = err, false
 		case err != nil:
 			return err
 		}
 	}
+	s.responded = replaced != nil
 	return replaced
 }
 
@@ -156,8 +157,10 @@ func (s *Session) runBody(hooks []hook[BodyHook], b []byte, last bool) ([]byte, 
 // sendLocal sends the response that a hook or the error page made.
 func (s *Session) sendLocal() error {
 	s.phase = phaseResponse
+	s.responded = false // from here on it is a response like any other
 	s.localFields()
 	if err := s.runResponse(); errors.Is(err, errResponded) {
+		s.responded = false
 		s.localFields()
 	} else if err != nil {
 		return err
@@ -189,7 +192,11 @@ func (s *Session) noBody() bool {
 
 func (s *Session) runTrailer() error {
 	for i := range s.plan.responseTrailer {
-		if err := s.turned(&s.plan.responseTrailer[i]); err != nil {
+		h := &s.plan.responseTrailer[i]
+		if s.localFrom >= 0 && h.index >= s.localFrom {
+			continue
+		}
+		if err := s.turned(h); err != nil {
 			return err
 		}
 	}
