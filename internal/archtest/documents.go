@@ -67,7 +67,10 @@ func (t *Tree) checkArchitecture(text string) []string {
 	return wrong
 }
 
-var link = regexp.MustCompile(`\]\(([^)#\s]+)`)
+var (
+	link      = regexp.MustCompile(`\]\(([^)#\s]+)`)
+	codeBlock = regexp.MustCompile("(?s)```.*?```|`[^`\n]*`")
+)
 
 // checkLinks returns the links between the documents that lead nowhere.
 func (t *Tree) checkLinks() ([]string, error) {
@@ -80,7 +83,7 @@ func (t *Tree) checkLinks() ([]string, error) {
 			return nil
 		}
 		text, err := t.read(p)
-		for _, m := range link.FindAllStringSubmatch(text, -1) {
+		for _, m := range link.FindAllStringSubmatch(codeBlock.ReplaceAllString(text, ""), -1) {
 			if !strings.Contains(m[1], ":") && !t.exists(path.Join(path.Dir(p), m[1])) {
 				wrong = append(wrong, fmt.Sprintf("%s: there is no %s", p, m[1]))
 			}
