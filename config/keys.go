@@ -75,7 +75,7 @@ const maxCount = 1<<31 - 1
 var routeKind = object(append([]key[Route]{
 	at("name", text("a name", checkRouteName), func(r *Route) *string { return &r.Name }, "",
 		"What the route is called in logs and metrics.").unset("made from its match"),
-	at("match", optional(matchKind), func(r *Route) **Match { return &r.Match }, "",
+	at("match", optional(notEmpty(matchKind, "; leave match out for everything else")), func(r *Route) **Match { return &r.Match }, "",
 		"Which requests the route gets. All keys that are given must match; of a list, one value.").unset("everything else"),
 	at("upstream", text("the name of an upstream", nil), func(r *Route) *string { return &r.Upstream }, "",
 		"Which upstream serves them.").must(),

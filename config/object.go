@@ -159,14 +159,10 @@ func readObject[T any](r *reader, n *yaml.Node, keys []key[T], dst *T) {
 
 // mapping returns the values of a mapping by key. Accept reports whether it
 // wants a key, and what is wrong with it. It returns nil after reporting that n
-// is no mapping or is empty.
+// is no mapping.
 func (r *reader) mapping(n *yaml.Node, accept func(name string, at *yaml.Node) bool) map[string]*yaml.Node {
 	if n.Kind != yaml.MappingNode {
 		r.fail(n, "%s: want a mapping, got %s", r.at(), describe(n))
-		return nil
-	}
-	if len(n.Content) == 0 {
-		r.fail(n, "%s: the mapping is empty", r.at())
 		return nil
 	}
 	values := map[string]*yaml.Node{}
@@ -191,6 +187,24 @@ func (r *reader) mapping(n *yaml.Node, accept func(name string, at *yaml.Node) b
 		}
 	}
 	return values
+}
+
+// notEmpty refuses an empty mapping where it would mean nothing, or all.
+func notEmpty[V any](k kind[V], hint string) kind[V] {
+	read := k.read
+	k.read = func(r *reader, n *yaml.Node, dst *V) {
+		if n.Kind == yaml.MappingNode && len(n.Content) == 0 {
+			r.fail(n, "%s: the mapping is empty%s", r.at(), hint)
+			return
+		}
+		read(r, n, dst)
+	}
+	schema := map[string]any{"minProperties": 1}
+	for key, v := range k.schema {
+		schema[key] = v
+	}
+	k.schema = schema
+	return k
 }
 
 // optional is a value that may be absent: nil then.
@@ -324,9 +338,9 @@ func checkName(s string) string {
 // named is a mapping from names to values of one kind, in the order of the
 // file.
 func named[V any](k kind[V], name func(*V) *string) kind[[]*V] {
-	return kind[[]*V]{
+	return notEmpty(kind[[]*V]{
 		text: "a mapping from names",
-		schema: map[string]any{"type": "object", "minProperties": 1, "additionalProperties": k.schema,
+		schema: map[string]any{"type": "object", "additionalProperties": k.schema,
 			"propertyNames": map[string]any{"pattern": namePattern}},
 		keys: k.keys, suffix: ".NAME" + k.suffix,
 		read: func(r *reader, n *yaml.Node, dst *[]*V) {
@@ -363,7 +377,7 @@ func named[V any](k kind[V], name func(*V) *string) kind[[]*V] {
 			}
 			return n
 		},
-	}
+	}, "")
 }
 
 // short is an object that may be given as one text.

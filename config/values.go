@@ -166,9 +166,9 @@ func checkFieldValue(s string) string {
 // fields is a mapping from field names to a value or a list of them.
 func fields(checkName func(string) string) kind[[]*Field] {
 	value := map[string]any{"type": []string{"string", "number", "boolean"}}
-	return kind[[]*Field]{
+	return notEmpty(kind[[]*Field]{
 		text: "a mapping from field names to values",
-		schema: map[string]any{"type": "object", "minProperties": 1, "additionalProperties": map[string]any{
+		schema: map[string]any{"type": "object", "additionalProperties": map[string]any{
 			"oneOf": []any{value, map[string]any{"type": "array", "minItems": 1, "items": value}}}},
 		read: func(r *reader, n *yaml.Node, dst *[]*Field) {
 			seen := map[string]string{}
@@ -193,7 +193,7 @@ func fields(checkName func(string) string) kind[[]*Field] {
 			}
 		},
 		dump: dumpFields,
-	}
+	}, "")
 }
 
 func readFields(r *reader, name string, n *yaml.Node, dst *[]*Field) {
