@@ -5,6 +5,7 @@ import (
 	"net"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // Addresses of the blocks that are kept for documentation, so that none of
@@ -26,6 +27,7 @@ type Listener struct {
 	addr *net.TCPAddr
 
 	mu      sync.Mutex
+	gone    *sync.Cond // for WaitClosed
 	arrived *sync.Cond                 // for Accept
 	queue   []*Conn                    // Guarded by mu: not accepted yet.
 	dialed  int                        // Guarded by mu.
@@ -38,7 +40,7 @@ type Listener struct {
 // no network, and who has the Listener dials it.
 func Listen() *Listener {
 	l := &Listener{addr: &net.TCPAddr{IP: serverIP, Port: 80}, live: map[*Conn]struct{}{}}
-	l.arrived = sync.NewCond(&l.mu)
+	l.arrived, l.gone = sync.NewCond(&l.mu), sync.NewCond(&l.mu)
 	return l
 }
 
@@ -98,6 +100,7 @@ func (l *Listener) ended(c *Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.live, c)
+	l.gone.Broadcast()
 }
 
 // Accept implements net.Listener.
@@ -143,6 +146,25 @@ func (l *Listener) Dialed() int {
 func (l *Listener) Open() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return len(l.live)
+}
+
+// WaitClosed waits until all ends of its connections are closed, but at most for
+// a time, and returns how many are not.
+func (l *Listener) WaitClosed(atMost time.Duration) (open int) {
+	late := false
+	timer := time.AfterFunc(atMost, func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		late = true
+		l.gone.Broadcast()
+	})
+	defer timer.Stop()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for len(l.live) > 0 && !late {
+		l.gone.Wait()
+	}
 	return len(l.live)
 }
 

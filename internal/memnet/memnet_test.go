@@ -335,6 +335,29 @@ func TestListener(t *testing.T) {
 	})
 }
 
+func TestWaitClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := Listen()
+		defer l.Close()
+		c, err := l.Connect()
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		if n := l.WaitClosed(time.Second); n != 2 || time.Since(began) != time.Second {
+			t.Errorf("%d ends open after %v", n, time.Since(began))
+		}
+		go func() {
+			time.Sleep(time.Second)
+			c.Close()
+			l.Close() // resets the end that nobody accepted
+		}()
+		if n := l.WaitClosed(time.Minute); n != 0 || time.Since(began) != 2*time.Second {
+			t.Errorf("%d ends open after %v", n, time.Since(began))
+		}
+	})
+}
+
 func TestListenerClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := Listen()
