@@ -137,6 +137,9 @@ func (h *Header) View(name string) []byte {
 
 func (h *Header) value(i int) []byte {
 	f := &h.fields[i]
+	if h.buf == nil {
+		return []byte{} // an empty value, not an absent one
+	}
 	return h.buf[f.value:f.valueEnd:f.valueEnd]
 }
 
@@ -242,6 +245,7 @@ func set[T string | []byte](h *Header, name string, id ID, value T) {
 	h.edited++
 	if j := h.find(i+1, name, id); j >= 0 {
 		h.delFrom(j, name, id)
+		h.known[id>>6] |= 1 << (id & 63) // field i is still there
 	}
 }
 
