@@ -132,17 +132,24 @@ type responseWriter struct {
 	s        *Session
 	req      *http.Request
 	header   http.Header
-	trailers []string // announced by the Trailer field
-	early    []byte   // written before the head went out
-	status   int      // 0: WriteHeader was not called
-	left     int64    // of an announced length; -1: none
-	sent     bool     // the head went out
+	live     http.Header // what Header returns once header is settled: for trailers
+	trailers []string    // announced by the Trailer field
+	early    []byte      // written before the head went out
+	status   int         // 0: WriteHeader was not called
+	left     int64       // of an announced length; -1: none
+	sent     bool        // the head went out
 	hijacked bool
+	duplex   bool // the request is read beside the response
 	err      error
 }
 
 // Header implements http.ResponseWriter.
-func (w *responseWriter) Header() http.Header { return w.header }
+func (w *responseWriter) Header() http.Header {
+	if w.live != nil {
+		return w.live
+	}
+	return w.header
+}
 
 // WriteHeader implements http.ResponseWriter.
 func (w *responseWriter) WriteHeader(status int) {
@@ -157,6 +164,7 @@ func (w *responseWriter) WriteHeader(status int) {
 	}
 	w.status = status
 	w.left = -1
+	w.live, w.header = w.header, w.header.Clone()
 	if v := w.header.Get("Content-Length"); v != "" {
 		n, err := strconv.ParseInt(v, 10, 64)
 		if err != nil || n < 0 {
@@ -242,6 +250,7 @@ func (w *responseWriter) begin(next []byte, whole bool) error {
 		s.resp.Header.SetID(message.IDDate, s.date())
 	}
 	s.phase = phaseResponse
+	w.endRequest()
 	if w.err = s.runResponse(); w.err == nil {
 		w.err = s.down.WriteHead(&s.resp)
 	}
@@ -304,11 +313,11 @@ func (w *responseWriter) body(b []byte, last bool) error {
 
 func (w *responseWriter) copyTrailers(h *message.Header) {
 	for _, name := range w.trailers {
-		for _, v := range w.header[name] {
+		for _, v := range w.live[name] {
 			h.Add(name, newlines.Replace(v))
 		}
 	}
-	for name, values := range w.header {
+	for name, values := range w.live {
 		if t, ok := strings.CutPrefix(name, http.TrailerPrefix); ok {
 			for _, v := range values {
 				h.Add(t, newlines.Replace(v))
@@ -350,9 +359,23 @@ func (w *responseWriter) FlushError() error {
 	return w.s.down.Flush()
 }
 
-// EnableFullDuplex is what http.ResponseController's method calls: a Session
-// always is.
-func (w *responseWriter) EnableFullDuplex() error { return nil }
+// EnableFullDuplex is what http.ResponseController's method calls: the request
+// body can be read while the response is written.
+func (w *responseWriter) EnableFullDuplex() error {
+	w.duplex = true
+	return nil
+}
+
+// endRequest ends the reading of the request body when the response begins, as
+// net/http does: a handler that did not read it does not want it.
+func (w *responseWriter) endRequest() {
+	r, ok := w.req.Body.(*requestReader)
+	if !ok || w.duplex || w.s.down.BodyEnded() {
+		return
+	}
+	w.s.dropBody()
+	r.rest, r.err = nil, http.ErrBodyReadAfterClose
+}
 
 // SetReadDeadline is what http.ResponseController's method calls.
 func (w *responseWriter) SetReadDeadline(t time.Time) error { return w.s.conn.setReadDeadline(t) }

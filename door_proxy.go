@@ -128,6 +128,9 @@ func (d *handlerDown) WriteHead(resp *message.Response) error {
 	}
 	d.started = true
 	d.w.WriteHeader(resp.Status)
+	if resp.Length() < 0 {
+		return d.Flush() // else net/http makes up a length when the body is short
+	}
 	return nil
 }
 

@@ -431,8 +431,10 @@ func TestPanics(t *testing.T) {
 			status = 200
 		}
 		b.want(b.client(), "POST", "/", "x", status, "")
+		b.done()
 		where.Store("")
 		b.want(b.client(), "GET", "/", "", 200, "hello")
+		b.done()
 		if n := b.srv.Stats().Panics; n != int64(i+1) {
 			t.Errorf("%s: %d panics were counted, want %d", what, n, i+1)
 		}

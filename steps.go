@@ -166,6 +166,7 @@ func (s *Session) sendLocal() error {
 		return err
 	}
 	body := s.local
+	s.dropBody()
 	if err := s.down.WriteHead(&s.resp); err != nil {
 		return err
 	}
@@ -183,6 +184,14 @@ func (s *Session) sendLocal() error {
 	}
 	s.sentBody += int64(len(body))
 	return s.down.WriteBody(body, true, &s.resp.Trailer)
+}
+
+// dropBody drops what is there of a request body that a local response did not
+// ask for.
+func (s *Session) dropBody() {
+	if s.conn.h1 != nil && !s.duplex {
+		s.conn.h1.DropReady()
+	}
 }
 
 // noBody reports whether the response has no body whatever its length says.

@@ -210,7 +210,7 @@ func (c *H1) connection(status int) string {
 		c.keep, c.lingering = false, true
 	}
 	switch {
-	case !c.keep && c.meta.Minor > 0:
+	case !c.keep:
 		return "close"
 	case c.keep && c.meta.Minor == 0:
 		return "keep-alive"
@@ -227,6 +227,18 @@ func (c *H1) drainable() bool {
 	}
 	left := c.in.Left()
 	return !c.expect && left >= 0 && left <= c.cfg.DrainBytes
+}
+
+// DropReady reads and drops what came of the request body already, which
+// nobody wants: with luck that is all of it. Nothing else may be reading it.
+func (c *H1) DropReady() {
+	for budget := c.cfg.DrainBytes; budget > 0 && !c.in.Ended() && c.in.Ready(); {
+		b, _, err := c.in.Next()
+		if err != nil {
+			return
+		}
+		budget -= int64(len(b))
+	}
 }
 
 // CloseAfter makes the present response the last one of the connection.
