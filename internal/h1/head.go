@@ -15,7 +15,6 @@ const maxEmptyLines = 4
 var (
 	errBareLF     = bad("a line ends with a bare LF")
 	errEmptyLines = bad("too many empty lines before the head")
-	errStartLine  = bad("the start line is malformed")
 	errFieldName  = bad("a field name is malformed")
 	errFieldValue = bad("a field value holds a control character")
 	errObsFold    = bad("a field is folded over two lines")
