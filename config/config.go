@@ -36,7 +36,7 @@ func Load(path string) (*Config, error) {
 // Parse checks the content of a file, whose name is for errors. They are of
 // type [Errors], with all that is wrong.
 func Parse(name string, data []byte) (*Config, error) {
-	r := &reader{file: name, marks: map[any]*yaml.Node{}, cfg: &Config{}}
+	r := &reader{file: name, marks: map[any]*yaml.Node{}, broken: map[any]bool{}, cfg: &Config{}}
 	root := r.parseYAML(data)
 	if root == nil {
 		return nil, r.sorted()
@@ -134,28 +134,41 @@ func (r *reader) checkNames() {
 	}
 }
 
-// checkRoutes reports what package route says about the matches.
+// checkRoutes reports what package route says about the matches. One that was
+// not read as a whole is looked at alone: whether it ties nobody knows.
 func (r *reader) checkRoutes() {
-	rules := make([]route.Rule, len(r.cfg.Routes))
+	var whole []route.Rule
+	var at []int // index in cfg.Routes, by index in whole
 	for i, rt := range r.cfg.Routes {
-		rules[i] = rt.rule(&cirque.Proxy{Name: rt.Name})
+		rule := rt.rule(&cirque.Proxy{Name: rt.Name})
+		if r.broken[&rt.Match] {
+			_, err := route.New(rule)
+			r.routeErrors(err, []int{i})
+			continue
+		}
+		whole, at = append(whole, rule), append(at, i)
 	}
-	_, err := route.New(rules...)
+	_, err := route.New(whole...)
+	r.routeErrors(err, at)
+}
+
+// routeErrors reports route's errors; at[i] is the route that rule i was.
+func (r *reader) routeErrors(err error, at []int) {
 	errs, _ := err.(route.Errors)
 	for _, e := range errs {
-		rt := r.cfg.Routes[e.Rule]
-		if strings.HasSuffix(e.Text, "a value is empty") {
-			continue // said already when it was read
-		}
-		if e.Other >= 0 {
+		rt := r.cfg.Routes[at[e.Rule]]
+		switch {
+		case strings.HasSuffix(e.Text, "a value is empty"): // said when it was read
+		case e.Other >= 0:
 			var p any = rt
 			if rt.Match != nil {
 				p = rt.Match
 			}
-			r.failAt(p, rt, "routes.%d: %s (routes.%d, line %d)", e.Rule+1, e.Text, e.Other+1, r.cfg.Routes[e.Other].Line)
-			continue
+			r.failAt(p, rt, "routes.%d: %s (routes.%d, line %d)", at[e.Rule]+1, e.Text,
+				at[e.Other]+1, r.cfg.Routes[at[e.Other]].Line)
+		default:
+			r.failAt(rt.Match.value(e.Field, e.Value), rt, "routes.%d.match: %s", at[e.Rule]+1, e.Text)
 		}
-		r.failAt(rt.Match.value(e.Field, e.Value), rt, "routes.%d.match: %s", e.Rule+1, e.Text)
 	}
 }
 

@@ -73,3 +73,75 @@ func outcome(t *testing.T, in []byte) string {
 	}
 	return string(dump)
 }
+
+// TestFramingFieldsAreRefused: what frames a message or belongs to a connection
+// is nobody's to edit. RFC 9110, section 7.6.1; RFC 9112, section 6.
+func TestFramingFieldsAreRefused(t *testing.T) {
+	for _, name := range []string{"Content-Length", "transfer-encoding", "Connection", "Keep-Alive", "TE", "Trailer", "Upgrade", "Proxy-Connection"} {
+		for _, edit := range []string{"set: {%: x}", "add: {%: x}", "remove: [%]"} {
+			for _, side := range []string{"request_headers", "response_headers"} {
+				in := minimal + "defaults: {" + side + ": {" + strings.ReplaceAll(edit, "%", name) + "}}\n"
+				if _, err := Parse("c", []byte(in)); err == nil || !strings.Contains(err.Error(), name+" belongs to the connection") {
+					t.Errorf("%s %s: %v", side, strings.ReplaceAll(edit, "%", name), err)
+				}
+			}
+		}
+	}
+}
+
+// TestFieldNamesAreTokens: RFC 9110, section 5.6.2.
+func TestFieldNamesAreTokens(t *testing.T) {
+	for _, name := range []string{"a b", "a:", "ä", "(a)", `""`} {
+		in := minimal + "defaults: {request_headers: {set: {" + name + ": x}}}\n"
+		if _, err := Parse("c", []byte(in)); err == nil {
+			t.Errorf("the field name %q was accepted", name)
+		}
+	}
+}
+
+// TestFieldValuesHoldNoControls: RFC 9110, section 5.5.
+func TestFieldValuesHoldNoControls(t *testing.T) {
+	for _, c := range []string{`\r`, `\n`, `\0`, `\x7f`} {
+		in := minimal + "defaults: {request_headers: {set: {A: \"x" + c + "\"}}}\n"
+		if _, err := Parse("c", []byte(in)); err == nil || !strings.Contains(err.Error(), "control character") {
+			t.Errorf("%s: %v", c, err)
+		}
+	}
+}
+
+const minimal = `listeners: {web: {address: ":80"}}
+routes: [{upstream: web}]
+upstreams: {web: {peers: ["localhost:9000"]}}
+`
+
+func TestNearest(t *testing.T) {
+	known := []string{"address", "timeouts", "limits", "warn", "x"}
+	for name, want := range map[string]string{
+		"adress": "address", "Address": "address", "addrses": "address", "timeout": "timeouts", "warning": "warn",
+		"limts": "limits", "zzz": "", "y": "x", "": "x", strings.Repeat("a", 1000): "",
+	} {
+		if got := nearest(name, known); got != want {
+			t.Errorf("%q: got %q, want %q", name, got, want)
+		}
+	}
+}
+
+// TestAliasesAreBounded: nine lists of nine aliases to the list before stand
+// for 9^9 values.
+func TestAliasesAreBounded(t *testing.T) {
+	var b strings.Builder
+	b.WriteString(minimal + "defaults: {request_headers: {set: {A: &a1 [x, x, x, x, x, x, x, x, x, x]}}}\n")
+	b.WriteString("pool: {max_idle: *a1}\nadmin: &r\n  address: *r\n")
+	if _, err := Parse("c", []byte(b.String())); err == nil {
+		t.Error("no error")
+	}
+	many := minimal + "log: {access: {fields: &f [" + strings.Repeat("status, ", 2000) + "status]}}\n" +
+		"defaults: {request_headers: {set: {" + strings.Repeat("A: *f, ", 1) + "B: &s [" + strings.Repeat("v, ", 2000) + "v]"
+	for i := range 1000 {
+		many += ", H" + strings.Repeat("x", i%50) + "y" + string(rune('a'+i%26)) + strings.Repeat("z", i/50) + ": *s"
+	}
+	_, err := Parse("c", []byte(many+"}}}\n"))
+	if err == nil || !strings.Contains(err.Error(), "stands for more than") {
+		t.Errorf("2,000,000 values: %.200v", err)
+	}
+}

@@ -39,7 +39,11 @@ func at[T, V any](name string, k kind[V], get func(*T) *V, def, doc string) key[
 		info: info{name: name, doc: doc, def: def, text: k.text, schema: k.schema, keys: k.keys, suffix: k.suffix},
 		read: func(r *reader, n *yaml.Node, dst *T) {
 			r.marks[get(dst)] = n
+			before := len(r.errs)
 			k.read(r, n, get(dst))
+			if len(r.errs) > before {
+				r.broken[get(dst)] = true
+			}
 		},
 		init: func(dst *T) {
 			switch {

@@ -42,9 +42,12 @@ type reader struct {
 	file  string
 	errs  Errors
 	nodes int
-	path  []string           // of keys, to what is being read
-	marks map[any]*yaml.Node // where the value behind a pointer was read
+	path  []string // of keys, to what is being read
 	cfg   *Config
+
+	// By pointers into cfg.
+	marks  map[any]*yaml.Node // where the value was read
+	broken map[any]bool       // something in it is wrong
 }
 
 // parseYAML returns the root of the file's only document, or nil after an
@@ -194,7 +197,12 @@ func describe(n *yaml.Node) string {
 func nearest(name string, known []string) string {
 	best, at := "", 1+max(1, len(name)/3)
 	for _, k := range known {
-		if d := distance(strings.ToLower(name), strings.ToLower(k)); d < at {
+		a, b := strings.ToLower(name), strings.ToLower(k)
+		d := distance(a, b)
+		if min(len(a), len(b)) > 2 && (strings.HasPrefix(a, b) || strings.HasPrefix(b, a)) {
+			d = min(d, 1) // warning for warn
+		}
+		if d < at {
 			best, at = k, d
 		}
 	}
@@ -212,7 +220,7 @@ func didYouMean(name string, known []string) string {
 // distance counts the letters to add, drop, change or swap to get from a to b.
 func distance(a, b string) int {
 	if len(a) > 64 || len(b) > 64 {
-		return 64 // nobody types that, and the table below is quadratic
+		return 1 << 20 // nobody types that, and the table below is quadratic
 	}
 	prev2, prev, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range row {

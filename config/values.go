@@ -142,6 +142,8 @@ func checkEdit(request, set bool) func(string) string {
 	return func(name string) string {
 		lower := strings.ToLower(name)
 		switch {
+		case name == "":
+			return "a field name is empty"
 		case checkToken(name) != "":
 			return checkToken(name)
 		case slices.Contains(framing, lower):
@@ -175,8 +177,8 @@ func fields(checkName func(string) string) kind[[]*Field] {
 			var names []string
 			values := r.mapping(n, func(name string, at *yaml.Node) bool {
 				lower := strings.ToLower(name)
-				if wrong := checkName(name); name == "" || wrong != "" {
-					r.fail(at, "%s: %s", r.at(), max(wrong, "a field name is empty"))
+				if wrong := checkName(name); wrong != "" {
+					r.fail(at, "%s: %s", r.at(), wrong)
 				} else if seen[lower] != "" {
 					r.fail(at, "%s: %q is %q again: the case of field names does not matter", r.at(), name, seen[lower])
 				}

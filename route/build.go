@@ -275,6 +275,8 @@ func cleanHost(h string) (string, error) {
 	switch {
 	case h == "*":
 		return "", fmt.Errorf("host %q: leave the host out to match any", h)
+	case strings.Contains(name, "/"):
+		return "", fmt.Errorf("host %q: a host has no scheme and no path", h)
 	case strings.Contains(name, "*"):
 		return "", fmt.Errorf("host %q: a star can only stand in front, as in *.example.com", h)
 	case strings.HasPrefix(name, "["):

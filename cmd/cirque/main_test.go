@@ -71,7 +71,8 @@ type process struct {
 	addrs map[string]string // of listeners, by name
 
 	mu    sync.Mutex
-	lines []string // of stderr. Guarded by mu.
+	lines []string   // of stderr. Guarded by mu.
+	more  *sync.Cond // there is another line, or the process ended; on mu
 	donec chan struct{}
 }
 
@@ -81,6 +82,7 @@ var listeningRE = regexp.MustCompile(`msg=listening listener=(\S+) address=(\S+)
 func start(t *testing.T, conf string, listeners int, args ...string) *process {
 	t.Helper()
 	p := &process{t: t, addrs: map[string]string{}, donec: make(chan struct{})}
+	p.more = sync.NewCond(&p.mu)
 	p.cmd = exec.Command(binary, append([]string{"run", "-c", write(t, conf)}, args...)...)
 	p.cmd.Stdout = nil
 	stderr, err := p.cmd.StderrPipe()
@@ -122,8 +124,30 @@ func (p *process) watch(stderr io.Reader, listeners int, upc chan<- struct{}) {
 			}
 		}
 		p.mu.Unlock()
+		p.more.Broadcast()
 	}
 	_ = p.cmd.Wait()
+}
+
+// says waits for a line of stderr that holds text.
+func (p *process) says(text string) {
+	p.t.Helper()
+	late := false
+	timer := time.AfterFunc(patience, func() {
+		p.mu.Lock()
+		late = true
+		p.mu.Unlock()
+		p.more.Broadcast()
+	})
+	defer timer.Stop()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for !strings.Contains(strings.Join(p.lines, "\n"), text) {
+		if late {
+			p.t.Fatalf("it does not say %q", text)
+		}
+		p.more.Wait()
+	}
 }
 
 func (p *process) stderr() string {

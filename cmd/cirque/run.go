@@ -51,7 +51,7 @@ func run(cmd *cobra.Command, file string, grace time.Duration) error {
 	if err != nil {
 		return err
 	}
-	stop, err := w.serveAdmin(c, b)
+	stop, err := w.serveAdmin(c)
 	if err != nil {
 		closeSockets(services)
 		return err
@@ -61,9 +61,9 @@ func run(cmd *cobra.Command, file string, grace time.Duration) error {
 	for i, s := range services {
 		logger.Info("listening", "listener", b.Servers[i].Name, "address", s.l.Addr().String())
 	}
-	w.ready.Store(true)
+	w.phase.Store(serving)
 	err = serveAll(context.Background(), sigc, services, grace, func() {
-		w.ready.Store(false)
+		w.phase.Store(draining)
 		logger.Info("draining", "grace", grace)
 	})
 	logger.Info("stopped")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/cirqueproxy/cirque"
 	"github.com/cirqueproxy/cirque/accesslog"
+	"github.com/cirqueproxy/cirque/admin"
 	"github.com/cirqueproxy/cirque/config"
 )
 
@@ -18,7 +20,7 @@ import (
 // listener.
 type watch struct {
 	filters []cirque.Filter
-	ready   atomic.Bool
+	phase   atomic.Int32
 	logger  *slog.Logger
 	access  *accesslog.Log
 	file    *os.File // of the access log, if it is one of ours
@@ -98,7 +100,7 @@ func (w *watch) close() {
 
 // serveAdmin starts the admin listener, if there is to be one. The function
 // that it returns stops it.
-func (w *watch) serveAdmin(c *config.Config, b *config.Built) (stop func(), err error) {
+func (w *watch) serveAdmin(c *config.Config) (stop func(), err error) {
 	if c.Admin == nil {
 		return func() {}, nil
 	}
@@ -106,7 +108,7 @@ func (w *watch) serveAdmin(c *config.Config, b *config.Built) (stop func(), err 
 	if err != nil {
 		return nil, fmt.Errorf("admin: %w", err)
 	}
-	srv := &http.Server{Handler: w.adminHandler(b), ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute}
+	srv := &http.Server{Handler: w.adminHandler(), ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute}
 	donec := make(chan struct{})
 	go func() {
 		defer close(donec)
@@ -120,15 +122,23 @@ func (w *watch) serveAdmin(c *config.Config, b *config.Built) (stop func(), err 
 }
 
 // adminHandler answers operators.
-func (w *watch) adminHandler(*config.Built) http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(rw http.ResponseWriter, _ *http.Request) { fmt.Fprintln(rw, "ok") })
-	mux.HandleFunc("GET /readyz", func(rw http.ResponseWriter, _ *http.Request) {
-		if !w.ready.Load() {
-			http.Error(rw, "not ready", http.StatusServiceUnavailable)
-			return
+func (w *watch) adminHandler() http.Handler {
+	return admin.New(admin.Options{Version: version(), Ready: func() error {
+		switch w.phase.Load() {
+		case starting:
+			return errStarting
+		case draining:
+			return admin.ErrDraining
 		}
-		fmt.Fprintln(rw, "ready")
-	})
-	return mux
+		return nil
+	}})
 }
+
+// The phases of the process.
+const (
+	starting int32 = iota
+	serving
+	draining
+)
+
+var errStarting = errors.New("the process is starting")
