@@ -7,39 +7,22 @@ import (
 	"github.com/cirqueproxy/cirque/internal/wire"
 )
 
-// startJanitor runs the janitor while there are idle connections.
+// startJanitor has check called while there are idle connections.
 func (p *Pool) startJanitor() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.donec != nil || p.closed {
-		return
-	}
-	p.donec = make(chan struct{})
-	go p.janitor(p.donec)
-}
-
-func (p *Pool) janitor(donec chan struct{}) {
-	t := time.NewTicker(checkEvery)
-	defer t.Stop()
-	for {
-		select {
-		case <-donec:
-			return
-		case <-t.C:
-		}
-		if !p.check() {
-			return
-		}
+	if p.janitor == nil && !p.closed {
+		p.janitor = time.AfterFunc(checkEvery, p.check)
 	}
 }
 
-// check looks at every idle connection once and reports whether it has to be
-// called again.
-func (p *Pool) check() bool {
+// check looks at every idle connection once, and has itself called again while
+// there is something to look at.
+func (p *Pool) check() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
-		return false
+		return
 	}
 	for key, e := range p.entries {
 		e.mu.Lock()
@@ -52,10 +35,10 @@ func (p *Pool) check() bool {
 		e.mu.Unlock()
 	}
 	if p.idle.Load() > 0 || len(p.entries) > 0 {
-		return true
+		p.janitor.Reset(checkEvery)
+		return
 	}
-	p.donec = nil
-	return false
+	p.janitor = nil
 }
 
 // checkLocked closes the idle connections of an entry that can no longer be
@@ -114,9 +97,8 @@ func (p *Pool) Close() {
 	}
 	p.closed = true
 	p.shut.Store(true)
-	if p.donec != nil {
-		close(p.donec)
-		p.donec = nil
+	if p.janitor != nil {
+		p.janitor.Stop()
 	}
 	p.closeIdleLocked()
 	for key, e := range p.entries {

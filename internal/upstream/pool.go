@@ -51,7 +51,7 @@ type Pool struct {
 
 	mu      sync.Mutex
 	entries map[string]*Entry // Guarded by mu.
-	donec   chan struct{}     // Guarded by mu: not nil while the janitor runs.
+	janitor *time.Timer       // Guarded by mu: calls check; nil when there is nothing to look at.
 	closed  bool              // Guarded by mu.
 }
 
