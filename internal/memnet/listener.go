@@ -11,8 +11,8 @@ import (
 // Addresses of the blocks that are kept for documentation, so that none of
 // them is ever a real one. RFC 5737, section 3.
 var (
-	serverIP = net.IPv4(192, 0, 2, 1)
-	clientIP = net.IPv4(198, 51, 100, 1)
+	serverIP = net.IPv4(192, 0, 2, 1).To4()
+	clientIP = net.IPv4(198, 51, 100, 1).To4()
 )
 
 const (
@@ -27,7 +27,7 @@ type Listener struct {
 	addr *net.TCPAddr
 
 	mu      sync.Mutex
-	gone    *sync.Cond // for WaitClosed
+	gone    *sync.Cond                 // for WaitClosed
 	arrived *sync.Cond                 // for Accept
 	queue   []*Conn                    // Guarded by mu: not accepted yet.
 	dialed  int                        // Guarded by mu.
