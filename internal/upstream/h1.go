@@ -27,6 +27,7 @@ type H1 struct {
 	// the exchange.
 	target    *Target
 	idleSince time.Duration
+	usedAt    int64         // the pool's count of uses then
 	idleLimit time.Duration // what the origin asked for; 0: nothing
 	requests  int
 	reused    bool

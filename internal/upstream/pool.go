@@ -47,6 +47,7 @@ type Pool struct {
 
 	connects, reuses, strays, evicted, retired atomic.Int64
 	idle, conns                                atomic.Int64
+	uses                                       atomic.Int64 // a clock finer than the sweep's, for who was used last
 	shut                                       atomic.Bool
 
 	mu      sync.Mutex
@@ -290,6 +291,7 @@ func (e *Entry) nextLocked() *waiter {
 func (p *Pool) put(u *H1) {
 	e := u.entry
 	u.idleSince = p.sweep.Now()
+	u.usedAt = p.uses.Add(1)
 	e.mu.Lock()
 	if len(e.waiters) > 0 {
 		e.nextLocked().c <- u
@@ -323,11 +325,11 @@ func (p *Pool) evict() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var oldest *Entry
-	var since time.Duration
+	var since int64
 	for _, e := range p.entries {
 		e.mu.Lock()
-		if len(e.idle) > 0 && (oldest == nil || e.idle[0].idleSince < since) {
-			oldest, since = e, e.idle[0].idleSince
+		if len(e.idle) > 0 && (oldest == nil || e.idle[0].usedAt < since) {
+			oldest, since = e, e.idle[0].usedAt
 		}
 		e.mu.Unlock()
 	}
