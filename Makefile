@@ -77,5 +77,6 @@ update: ## write the golden files anew; read the difference before you commit it
 		[ $$dir = internal/archtest ] || { echo "$(GO) test ./$$dir -update"; $(GO) test ./$$dir -update; }; done
 
 .PHONY: docs
-docs: ## write the generated pages of docs/ anew (compliance.md)
-	$(GO) test ./internal/archtest -run 'TestCompliance' -update
+docs: ## write the generated pages of docs/ anew (compliance.md, config.md)
+	$(GO) test ./internal/archtest -run TestCompliance -update
+	$(GO) test ./config -run TestGenerated -update
