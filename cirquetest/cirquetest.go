@@ -13,9 +13,12 @@
 package cirquetest
 
 import (
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -39,15 +42,29 @@ type Bed struct {
 
 	mu      sync.Mutex
 	ended   *sync.Cond
-	outcome []cirque.Snapshot // Guarded by mu.
-	asked   int               // Guarded by mu: requests that were answered by a session.
-	origins []*origin         // Guarded by mu.
-	conns   []*memnet.Conn    // Guarded by mu: those of Dial.
+	begun   int                         // Guarded by mu: sessions that have an order.
+	outcome []ended                     // Guarded by mu.
+	traffic map[netip.AddrPort]*traffic // Guarded by mu: by the client's end.
+	origins []*origin                   // Guarded by mu.
+	conns   []*memnet.Conn              // Guarded by mu: those of Dial.
+}
+
+// traffic is what happened on a connection of the bed's client.
+type traffic struct {
+	sent     int // requests
+	answered int // the last of them that got a response
+	ended    int // sessions
+}
+
+// ended is a session that is over.
+type ended struct {
+	order int
+	cirque.Snapshot
 }
 
 // New returns a bed with a proxy in it, which is the bed's from now on: where
 // its Peer is nil it becomes the bed's, where its Transport is nil it gets one
-// that the bed closes, and a filter is added at the end of its list.
+// that the bed closes, and a filter is added at either end of its list.
 func New(t testing.TB, proxy *cirque.Proxy) *Bed {
 	t.Helper()
 	return NewServer(t, &cirque.Server{Proxy: proxy})
@@ -58,14 +75,14 @@ func New(t testing.TB, proxy *cirque.Proxy) *Bed {
 // test.
 func NewServer(t testing.TB, srv *cirque.Server, proxies ...*cirque.Proxy) *Bed {
 	t.Helper()
-	b := &Bed{t: t, server: srv, transport: &cirque.Transport{}, front: memnet.Listen()}
+	b := &Bed{t: t, server: srv, transport: &cirque.Transport{}, front: memnet.Listen(), traffic: map[netip.AddrPort]*traffic{}}
 	b.ended = sync.NewCond(&b.mu)
 	if srv.Logger == nil {
 		srv.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
 	}
 	if srv.Proxy == nil {
 		// Answers 404 as none does, and notes that.
-		srv.Proxy = &cirque.Proxy{Filters: []cirque.Filter{{Name: "cirquetest", Done: b.done}}}
+		srv.Proxy = &cirque.Proxy{Filters: b.around(nil)}
 	} else {
 		b.prepare(srv.Proxy)
 	}
@@ -95,10 +112,11 @@ func (b *Bed) prepare(p *cirque.Proxy) {
 	if p.Peer == nil {
 		p.Peer = func(*cirque.Session) (*cirque.Peer, error) { return b.Peer(), nil }
 	}
-	p.Filters = append(p.Filters[:len(p.Filters):len(p.Filters)], cirque.Filter{Name: "cirquetest", Done: b.done})
-	if err := p.Validate(); err != nil {
+	// Before the bed's filters are added: an error counts the test's own.
+	if err := (&cirque.Proxy{Filters: p.Filters}).Validate(); err != nil {
 		b.t.Fatalf("cirquetest: the proxy %q: %v", p.Name, err)
 	}
+	p.Filters = b.around(p.Filters)
 }
 
 // Server returns the bed's server, for its Stats.
@@ -107,30 +125,66 @@ func (b *Bed) Server() *cirque.Server { return b.server }
 // Transport returns the Transport of the Proxies that had none.
 func (b *Bed) Transport() *cirque.Transport { return b.transport }
 
-// done notes how a session ended.
-func (b *Bed) done(s *cirque.Session, _ error) {
-	n := s.Snapshot()
+var orderKey = cirque.NewKey[int]("cirquetest")
+
+// around adds the bed's own filters: the first sees the head of each response
+// before the client does, the last sees each end after all other hooks.
+func (b *Bed) around(filters []cirque.Filter) []cirque.Filter {
+	all := []cirque.Filter{{Name: "cirquetest-order", Response: func(s *cirque.Session) error {
+		orderKey.Set(s, b.next())
+		return nil
+	}}}
+	return append(append(all, filters...), cirque.Filter{Name: "cirquetest", Done: b.done})
+}
+
+func (b *Bed) next() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.outcome = append(b.outcome, n)
+	b.begun++
+	return b.begun
+}
+
+// done notes how a session ended.
+func (b *Bed) done(s *cirque.Session, _ error) {
+	e := ended{orderKey.Get(s), s.Snapshot()}
+	if e.order == 0 {
+		e.order = b.next() // it has sent no response
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.outcome = append(b.outcome, e)
+	if t := b.traffic[e.ClientAddr]; t != nil {
+		t.ended++
+	}
 	b.ended.Broadcast()
 }
 
 // Wait waits until the session of each request that the bed's client got a
 // response to has ended, which is a little after the response, and returns how
-// all sessions since the bed was made have ended, in the order in which they
-// did. Requests that got no response, and those on connections of Dial, are not
-// waited for: see WaitFor.
+// all sessions since the bed was made have ended, in the order of their
+// responses. Requests that got no response, and those on connections of Dial,
+// are not waited for: see WaitFor.
 func (b *Bed) Wait() []cirque.Snapshot {
 	b.t.Helper()
-	b.mu.Lock()
-	n := b.asked
-	b.mu.Unlock()
-	return b.WaitFor(n)
+	return b.wait("a session does not end", func() bool {
+		for _, t := range b.traffic {
+			if t.ended < t.answered {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 // WaitFor is Wait until n sessions in all have ended.
 func (b *Bed) WaitFor(n int) []cirque.Snapshot {
+	b.t.Helper()
+	return b.wait(fmt.Sprintf("want %d", n), func() bool { return len(b.outcome) >= n })
+}
+
+// wait waits until enough, which is called with the lock held, and returns the
+// sessions.
+func (b *Bed) wait(what string, enough func() bool) []cirque.Snapshot {
 	b.t.Helper()
 	late := false
 	timer := time.AfterFunc(patience, func() {
@@ -142,13 +196,18 @@ func (b *Bed) WaitFor(n int) []cirque.Snapshot {
 	defer timer.Stop()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for len(b.outcome) < n && !late {
+	for !enough() {
+		if late {
+			b.t.Fatalf("cirquetest: %d sessions have ended after %v: %s", len(b.outcome), patience, what)
+		}
 		b.ended.Wait()
 	}
-	if len(b.outcome) < n {
-		b.t.Fatalf("cirquetest: %d sessions have ended after %v, want %d", len(b.outcome), patience, n)
+	slices.SortFunc(b.outcome, func(x, y ended) int { return x.order - y.order })
+	all := make([]cirque.Snapshot, len(b.outcome))
+	for i := range all {
+		all[i] = b.outcome[i].Snapshot
 	}
-	return b.outcome[:len(b.outcome):len(b.outcome)]
+	return all
 }
 
 // Link is what the connections of one side are like. The zero value is a

@@ -295,7 +295,7 @@ func TestComplaints(t *testing.T) {
 			bed := cirquetest.NewServer(tb, &cirque.Server{AcceptConn: func(net.Conn) error { return errors.New("no") }})
 			bed.Get("/")
 		}, "GET /: "},
-		{"no such session", func(tb testing.TB) { cirquetest.New(tb, &cirque.Proxy{}).WaitFor(1) }, "0 sessions have ended after 10s, want 1"},
+		{"no such session", func(tb testing.TB) { cirquetest.New(tb, &cirque.Proxy{}).WaitFor(1) }, "0 sessions have ended after 10s: want 1"},
 		{"a hook that hangs", func(tb testing.TB) {
 			bed := cirquetest.New(tb, &cirque.Proxy{Filters: []cirque.Filter{{Name: "hang", Request: func(*cirque.Session) error {
 				time.Sleep(time.Minute)

@@ -3,7 +3,10 @@ package cirquetest
 import (
 	"bytes"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptrace"
+	"net/netip"
 )
 
 // Do sends a request to the proxy and returns the response, whose body was read
@@ -22,7 +25,11 @@ func (b *Bed) Do(r *http.Request) *http.Response {
 // TryDo is Do for responses that may be missing or cut. When the body was cut it
 // returns the response with what came of it, and the error.
 func (b *Bed) TryDo(r *http.Request) (*http.Response, error) {
-	r = r.Clone(r.Context())
+	var conn netip.AddrPort
+	r = r.Clone(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) {
+		conn = i.Conn.LocalAddr().(*net.TCPAddr).AddrPort()
+		b.sent(conn)
+	}}))
 	r.RequestURI = "" // of a request that a server got: a client must not set it
 	if r.URL.Scheme == "" {
 		r.URL.Scheme = "http"
@@ -35,12 +42,29 @@ func (b *Bed) TryDo(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	defer resp.Body.Close()
-	b.mu.Lock()
-	b.asked++
-	b.mu.Unlock()
+	b.answered(conn)
 	body, err := io.ReadAll(resp.Body)
 	resp.Body = io.NopCloser(bytes.NewReader(body))
 	return resp, err
+}
+
+// sent notes that a request goes out on a connection.
+func (b *Bed) sent(conn netip.AddrPort) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	t := b.traffic[conn]
+	if t == nil {
+		t = &traffic{}
+		b.traffic[conn] = t
+	}
+	t.sent++
+}
+
+// answered notes that the last request of a connection got a response.
+func (b *Bed) answered(conn netip.AddrPort) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.traffic[conn].answered = b.traffic[conn].sent
 }
 
 // defaultHost is the host of requests that name none. RFC 2606, section 2: no
