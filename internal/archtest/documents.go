@@ -76,7 +76,7 @@ var (
 func (t *Tree) checkLinks() ([]string, error) {
 	var wrong []string
 	err := fs.WalkDir(os.DirFS(t.Root), ".", func(p string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() && p != "." && (d.Name()[0] == '.' || d.Name() == "node_modules") {
+		if err != nil || d.IsDir() && p != "." && (d.Name()[0] == '.' || slices.Contains([]string{"node_modules", "target", "testdata"}, d.Name())) {
 			return cmp.Or(err, fs.SkipDir)
 		}
 		if d.IsDir() || path.Ext(p) != ".md" {
