@@ -137,6 +137,10 @@ func (b *bench) say(format string, args ...any) {
 // pinSelf moves all threads of this process, and so all that it starts from
 // here on, to one CPU and one priority.
 func pinSelf(cpu, nice int) error {
+	// Only a session of our own may be favoured: a shared one has others in it.
+	if _, err := unix.Setsid(); err == nil {
+		favour(os.Getpid(), nice)
+	}
 	var set unix.CPUSet
 	set.Set(cpu)
 	threads, err := os.ReadDir("/proc/self/task")
@@ -236,7 +240,7 @@ func (b *bench) start(p *peer, s *scenario) (*running, error) {
 		cpus = append(cpus, strconv.Itoa(n))
 	}
 	set := &setup{Listen: r.listen, Origin: addr, Threads: max(s.threads, len(cpus)), CPUs: strings.Join(cpus, ","),
-		Dir: dir, Bench: filepath.Join(b.root, "bench"), Files: b.files, Connections: (b.files - 600) / 2}
+		Dir: dir, Bench: filepath.Join(b.root, "bench"), Files: b.files, Connections: (b.files - 600) / 2, Nice: b.opts.Nice}
 	if s.logs {
 		r.logFile = filepath.Join(dir, "access.log")
 		set.Log = r.logFile
@@ -254,7 +258,7 @@ func (b *bench) startOrigin(r *running, s *scenario, log string) (string, error)
 	if err != nil {
 		return "", err
 	}
-	r.origin, err = startProcess(strconv.Itoa(b.opts.LoadCPU), log, nil, self, "origin", "-idle", s.originIdle.String())
+	r.origin, err = startProcess(strconv.Itoa(b.opts.LoadCPU), log, b.opts.Nice, nil, self, "origin", "-idle", s.originIdle.String())
 	if err != nil {
 		return "", err
 	}

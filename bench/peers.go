@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"text/template"
@@ -28,6 +29,7 @@ type setup struct {
 	Dir         string // of this run
 	Bench       string // the bench's own directory
 	Files       int    // the limit of descriptors
+	Nice        int    // the priority
 	Connections int    // that fit in it, with one upstream each
 }
 
@@ -146,7 +148,7 @@ type process struct {
 }
 
 // startProcess runs argv on some CPUs with its output in the file log.
-func startProcess(cpus, log string, env []string, argv ...string) (*process, error) {
+func startProcess(cpus, log string, nice int, env []string, argv ...string) (*process, error) {
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
@@ -156,17 +158,28 @@ func startProcess(cpus, log string, env []string, argv ...string) (*process, err
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = out, out
-	// Its own group, so that all of it can be ended; and it ends with us.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	// Its own session, so that all of it can be ended, and so that the kernel
+	// (which weighs sessions first, where autogroup is on) sees it as one of
+	// its own, whatever else our terminal does; and it ends with us.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	p := &process{cmd: cmd, done: make(chan struct{}), log: log}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", argv[0], err)
 	}
+	favour(cmd.Process.Pid, nice)
 	go func() {
 		p.err = cmd.Wait()
 		close(p.done)
 	}()
 	return p, nil
+}
+
+// favour gives a session a priority among sessions. Where the kernel does not
+// weigh sessions there is no such file, and the processes' own priority does.
+func favour(pid, nice int) {
+	if nice != 0 {
+		_ = os.WriteFile(fmt.Sprintf("/proc/%d/autogroup", pid), strconv.AppendInt(nil, int64(nice), 10), 0)
+	}
 }
 
 // stop ends the process and all of its group.
@@ -199,7 +212,7 @@ func (p *peer) start(s *setup) (*process, error) {
 	if p.name == "haproxy" && s.Log != "" {
 		log = s.Log
 	}
-	proc, err := startProcess(s.CPUs, log, env, append([]string{p.path}, args...)...)
+	proc, err := startProcess(s.CPUs, log, s.Nice, env, append([]string{p.path}, args...)...)
 	if err != nil {
 		return nil, err
 	}
