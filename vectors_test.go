@@ -435,15 +435,16 @@ func (m *vecMessage) readChunks(r *bufio.Reader) error {
 
 // vecVerdict is what happened.
 type vecVerdict struct {
-	status  []string // of all responses but that to vecNext
-	conn    string
-	client  string // what came, without framing
-	pages   []string
-	reasons []string
-	origin  string // complete requests but vecNext
-	partial string // requests that the origin saw cut
-	sawNext bool   // the origin got vecNext
-	pool    string
+	status   []string // of all responses but that to vecNext
+	conn     string
+	client   string // what came, without framing
+	pages    []string
+	lastHead string
+	reasons  []string
+	origin   string // complete requests but vecNext
+	partial  string // requests that the origin saw cut
+	sawNext  bool   // the origin got vecNext
+	pool     string
 }
 
 // vecMethods returns the methods of the requests in b as far as a client that
@@ -502,6 +503,7 @@ func vecExchange(t *testing.T, addr string, v *vector, single bool, wait time.Du
 func (got *vecVerdict) add(m *vecMessage) {
 	got.status = append(got.status, m.status())
 	got.client += m.head + string(m.body) + m.trailer
+	got.lastHead = m.head
 	if s := m.status(); s >= "400" {
 		got.pages = append(got.pages, string(m.body))
 	}
@@ -641,6 +643,12 @@ func (v *vector) check(t *testing.T, got *vecVerdict, single bool) {
 	v.checkPages(t, got)
 	if v.hasClient && got.client != string(v.client) {
 		t.Errorf("the client got\n%q, want\n%q", got.client, v.client)
+	}
+	// RFC 9112, section 9.6: the last response says that it is; to HTTP/1.0 that
+	// goes without saying.
+	says := strings.Contains(got.lastHead, "\r\nConnection: close\r\n")
+	if !bytes.Contains(v.send, []byte(" HTTP/1.0\r\n")) && says != (v.conn == "close") {
+		t.Errorf("conn is %s, but the last response says\n%s", v.conn, got.lastHead)
 	}
 }
 
