@@ -43,6 +43,9 @@ func removeNamed(h *message.Header, keepUpgrade bool) {
 			continue
 		}
 		_, v := h.Field(i)
+		if plainOption(v) {
+			continue
+		}
 		for len(v) > 0 {
 			var token []byte
 			token, v, _ = bytes.Cut(v, comma)

@@ -354,3 +354,29 @@ func (h *Header) CopyFrom(o *Header) {
 func (h *Header) knownCount() int {
 	return bits.OnesCount64(h.known[0]) + bits.OnesCount64(h.known[1])
 }
+
+// Run returns the fields from i on that lie behind each other in memory just as
+// they are sent, as bytes with their line ends, and the index of the field after
+// them. Those that a program edited end a run, as do fields that stop reports.
+// It saves a codec from putting together again what a parser took apart.
+func (h *Header) Run(i int, stop func(ID) bool) (run []byte, next int) {
+	from := -1
+	end := uint32(0)
+	for next = i; next < len(h.fields); next++ {
+		f := &h.fields[next]
+		if f.edited || f.value != f.nameEnd+2 || h.buf[f.nameEnd+1] != ' ' || (from >= 0 && f.name != end+2) || stop(f.id) {
+			break
+		}
+		if int(f.valueEnd)+2 > len(h.buf) || h.buf[f.valueEnd] != '\r' || h.buf[f.valueEnd+1] != '\n' {
+			break
+		}
+		if from < 0 {
+			from = int(f.name)
+		}
+		end = f.valueEnd
+	}
+	if from < 0 {
+		return nil, i
+	}
+	return h.buf[from : end+2], next
+}

@@ -168,7 +168,7 @@ func Lookup(name []byte) ID {
 		return IDOther
 	}
 	for at := idHash(name); idTable[at] != IDOther; at = (at + 1) % idSlots {
-		if id := idTable[at]; ascii.EqualFold(name, names[id]) {
+		if id := idTable[at]; string(name) == names[id] || ascii.EqualFold(name, names[id]) {
 			return id
 		}
 	}

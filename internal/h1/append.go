@@ -71,7 +71,13 @@ func appendFields(b []byte, h *message.Header, f OutFraming, told bool) ([]byte,
 	if _, bad := h.Invalid(); bad {
 		return b, errHookField
 	}
-	for i := range h.Len() {
+	for i := 0; i < h.Len(); i++ {
+		if run, next := h.Run(i, managed); next > i {
+			b = append(b, run...)
+			if i = next; i == h.Len() {
+				break
+			}
+		}
 		name, value := h.Field(i)
 		switch h.FieldID(i) {
 		case message.IDConnection, message.IDKeepAlive, message.IDProxyConnection, message.IDTE, message.IDTransferEncoding:
@@ -105,6 +111,16 @@ func appendFields(b []byte, h *message.Header, f OutFraming, told bool) ([]byte,
 		b = append(b, "\r\n"...)
 	}
 	return append(b, "\r\n"...), nil
+}
+
+// managed reports whether what becomes of a field depends on the framing.
+func managed(id message.ID) bool {
+	switch id {
+	case message.IDConnection, message.IDKeepAlive, message.IDProxyConnection, message.IDTE,
+		message.IDTransferEncoding, message.IDUpgrade, message.IDContentLength:
+		return true
+	}
+	return false
 }
 
 // ChunkEnd ends a chunk, LastChunk a body without a trailer section.
