@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -119,17 +120,23 @@ func (r *reader) checkAddresses() {
 	}
 }
 
-// checkNames reports routes that are called the same. Names that were made from
-// matches differ wherever matches do.
+// checkNames reports routes that are called the same: logs and metrics would not
+// tell them apart. Names made from equal matches are left to the error that
+// these tie.
 func (r *reader) checkNames() {
 	seen := map[string]int{}
 	for i, rt := range r.cfg.Routes {
-		_, given := r.marks[&rt.Name]
-		if at := seen[rt.Name]; at > 0 && given {
-			r.failAt(&rt.Name, rt, "routes.%d.name: route %d is called %q already", i+1, at, rt.Name)
+		at, twice := seen[rt.Name]
+		if !twice {
+			seen[rt.Name] = i
+			continue
 		}
-		if given || seen[rt.Name] == 0 {
-			seen[rt.Name] = i + 1
+		other := r.cfg.Routes[at]
+		switch {
+		case r.marks[&rt.Name] != nil:
+			r.failAt(&rt.Name, rt, "routes.%d.name: route %d is called %q already", i+1, at+1, rt.Name)
+		case r.marks[&other.Name] != nil || !reflect.DeepEqual(rt.rule(nil), other.rule(nil)):
+			r.failAt(rt, nil, "routes.%d: without a name it is called %q, as route %d is already", i+1, rt.Name, at+1)
 		}
 	}
 }

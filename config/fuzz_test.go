@@ -60,7 +60,7 @@ func checkPlaces(t *testing.T, data []byte, err error) {
 		if e.Line < 1 || e.Col < 1 || e.Line > lines+1 {
 			t.Errorf("place %d:%d of %d lines: %s", e.Line, e.Col, lines, e.Text)
 		}
-		if e.Text == "" || strings.Contains(e.Text, "%!") {
+		if e.Text == "" || strings.Contains(e.Text, "%!") && !bytes.Contains(data, []byte("%!")) {
 			t.Errorf("text %q", e.Text)
 		}
 	}

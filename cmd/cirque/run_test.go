@@ -158,9 +158,13 @@ func request(t *testing.T, addr string, camec <-chan struct{}) net.Conn {
 
 func TestSIGTERMDrains(t *testing.T) {
 	addr, release, camec := slowOrigin(t)
-	p := start(t, fmt.Sprintf(oneRoute, "127.0.0.1:0", addr), 1)
+	p := start(t, fmt.Sprintf(oneRoute, "127.0.0.1:0", addr)+`admin: {address: "127.0.0.1:0"}`, 2)
 	c := request(t, p.addrs["web"], camec)
 	p.signal(syscall.SIGTERM)
+	p.says("msg=draining")
+	if resp, _ := get(t, p.addrs["admin"], "x", "/readyz"); resp.StatusCode != 503 {
+		t.Errorf("/readyz says %d while it drains, want 503", resp.StatusCode)
+	}
 	// New connections are refused while the old one is served.
 	for deadline := time.Now().Add(patience); ; {
 		n, err := net.DialTimeout("tcp", p.addrs["web"], patience)
