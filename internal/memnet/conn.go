@@ -212,11 +212,8 @@ func (s *stream) send(n int) {
 		return
 	}
 	at := time.Now().Add(s.delay)
-	if k := len(s.late); k > 0 && s.late[k-1].at.After(at) {
-		at = s.late[k-1].at // nothing overtakes
-	}
-	s.late = append(s.late, segment{at, n})
-	time.AfterFunc(time.Until(at), func() {
+	s.late = append(s.late, segment{at, n}) // arrive takes them in order: none overtakes
+	time.AfterFunc(s.delay, func() {
 		s.cond.L.Lock()
 		defer s.cond.L.Unlock()
 		s.arrive()
@@ -229,7 +226,6 @@ func (c *Conn) resetLocked() {
 	c.in.arrive()
 	c.reset = true
 	c.in.late = nil // what was on its way is lost
-	c.in.b = c.in.b[:c.in.ready]
 	c.in.cond.Broadcast()
 	c.out.cond.Broadcast()
 }
