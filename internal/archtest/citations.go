@@ -65,8 +65,15 @@ type Citations struct {
 	Code, Tests map[Section]map[string]bool
 }
 
+// reservations are RFCs that set names and addresses aside for tests and
+// documentation: there is nothing in them to enforce.
+var reservations = []int{2606, 5737, 6761}
+
 func note(m map[Section]map[string]bool, where string, sections []Section) {
 	for _, s := range sections {
+		if slices.Contains(reservations, s.RFC) {
+			continue
+		}
 		if m[s] == nil {
 			m[s] = map[string]bool{}
 		}

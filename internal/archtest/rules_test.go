@@ -150,7 +150,7 @@ func TestRulesOnAFakeModule(t *testing.T) {
 		"internal/long/l.go":        "// Package long is.\npackage long\n\n" + long + flat + "func many(a, b, c, d, e, f, g int) {}\n",
 		"internal/h1/h_test.go":     "package h1\n\nimport (\n\t\"testing\"\n\t\"time\"\n)\n\n// TO" + "DO: more. RFC 9112, section 2.2: lines.\nfunc TestX(t *testing.T) { t.Skip(); time.Sleep(1) }\n",
 		"internal/h1/s_test.go":     "package h1\n\nimport (\n\t\"testing\"\n\t\"testing/synctest\"\n\t\"time\"\n)\n\nfunc TestFake(t *testing.T) { synctest.Test(t, func(*testing.T) { time.Sleep(1) }) }\n",
-		"internal/h1/h.go":          "// Package h1 is. RFC 9112, section 2.2: lines; section 6.3: ends.\npackage h1\n\nimport _ \"example.com/x\"\n",
+		"internal/h1/h.go":          "// Package h1 is. RFC 9112, section 2.2: lines; section 6.3: ends. RFC 2606, section 2: names.\npackage h1\n\nimport _ \"example.com/x\"\n",
 		"docs/d.md":                 "[a](../a.go) [b](b.md#part) [c](https://example.com/) [d](#part) `m[a](b)`\n```\nm[a](b)\n```\n",
 		"nested/go.mod":             "module nested\n",
 		"nested/n.go":               "package main\n",
