@@ -31,7 +31,8 @@ const floors = `
 	# Floor 4: the two contracts that the engine is written against, and how a
 	# message lies on a connection, whichever end we are. The contracts lend the
 	# connection out for bodies that the kernel moves: they know internal/wire.
-	FLOOR3 < internal/exchange, internal/h1io < FLOOR4;
+	# Listeners stand beside them: sockets, before anything of HTTP.
+	FLOOR3 < internal/exchange, internal/h1io, listen < FLOOR4;
 
 	# Floor 5: the two sides. They never meet below the root.
 	FLOOR4 < internal/downstream, internal/upstream < FLOOR5;
