@@ -5,6 +5,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -192,8 +193,8 @@ func (b *bench) markdown(r *report) string {
 	for _, p := range b.peers {
 		fmt.Fprintf(&w, "- %s: %s\n", p.name, p.version)
 	}
-	for name, why := range r.Missing {
-		fmt.Fprintf(&w, "- %s could not be had: %s\n", name, why)
+	for _, name := range slices.Sorted(maps.Keys(r.Missing)) {
+		fmt.Fprintf(&w, "- %s could not be had: %s\n", name, r.Missing[name])
 	}
 	for _, note := range r.Notes {
 		fmt.Fprintf(&w, "- %s\n", note)
