@@ -239,31 +239,7 @@ func list[V any](k kind[V], init func(r *reader, dst *V)) kind[[]*V] {
 		text:   "a list",
 		schema: map[string]any{"type": "array", "minItems": 1, "items": k.schema},
 		keys:   k.keys, suffix: "[]" + k.suffix,
-		read: func(r *reader, n *yaml.Node, dst *[]*V) {
-			if n.Kind != yaml.SequenceNode {
-				r.fail(n, "%s: want a list, got %s", r.at(), describe(n))
-				return
-			}
-			if len(n.Content) == 0 {
-				r.fail(n, "%s: the list is empty", r.at())
-			}
-			*dst = nil
-			for i, c := range n.Content {
-				v := new(V)
-				switch {
-				case init != nil:
-					init(r, v)
-				case k.init != nil:
-					k.init(v)
-				}
-				if c = r.resolve(c); c == nil {
-					return
-				}
-				r.marks[v] = c
-				r.within(strconv.Itoa(i+1), func() { k.read(r, c, v) })
-				*dst = append(*dst, v)
-			}
-		},
+		read: func(r *reader, n *yaml.Node, dst *[]*V) { readList(r, n, k, init, dst) },
 		dump: func(v *[]*V) *yaml.Node {
 			if len(*v) == 0 {
 				return nil
@@ -278,6 +254,32 @@ func list[V any](k kind[V], init func(r *reader, dst *V)) kind[[]*V] {
 			}
 			return n
 		},
+	}
+}
+
+func readList[V any](r *reader, n *yaml.Node, k kind[V], init func(r *reader, dst *V), dst *[]*V) {
+	if n.Kind != yaml.SequenceNode {
+		r.fail(n, "%s: want a list, got %s", r.at(), describe(n))
+		return
+	}
+	if len(n.Content) == 0 {
+		r.fail(n, "%s: the list is empty", r.at())
+	}
+	*dst = nil
+	for i, c := range n.Content {
+		v := new(V)
+		switch {
+		case init != nil:
+			init(r, v)
+		case k.init != nil:
+			k.init(v)
+		}
+		if c = r.resolve(c); c == nil {
+			return
+		}
+		r.marks[v] = c
+		r.within(strconv.Itoa(i+1), func() { k.read(r, c, v) })
+		*dst = append(*dst, v)
 	}
 }
 

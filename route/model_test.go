@@ -26,8 +26,8 @@ func (a rank) compare(b rank) int {
 func (m model) match(listener, method, host, path string) *cirque.Proxy {
 	var best rank
 	var won *cirque.Proxy
-	for i, r := range m {
-		if k, ok := m.rank(i, r, listener, method, host, path); ok && (won == nil || k.compare(best) > 0) {
+	for _, r := range m {
+		if k, ok := m.rank(r, listener, method, host, path); ok && (won == nil || k.compare(best) > 0) {
 			best, won = k, r.Proxy
 		}
 	}
@@ -35,7 +35,7 @@ func (m model) match(listener, method, host, path string) *cirque.Proxy {
 }
 
 // rank returns how specific the match is; greater is more specific.
-func (m model) rank(i int, r Rule, listener, method, host, path string) (rank, bool) {
+func (m model) rank(r Rule, listener, method, host, path string) (rank, bool) {
 	var k rank
 	if len(r.Listeners) > 0 && !slices.Contains(r.Listeners, listener) {
 		return k, false
@@ -63,8 +63,10 @@ func (m model) rank(i int, r Rule, listener, method, host, path string) (rank, b
 		}
 	}
 	for _, p := range r.Regexes {
-		if path != "" && regexp.MustCompile("^(?:"+p+")$").MatchString(path) && k.kind == 0 {
-			k.kind, k.regex = 1, -m.firstWith(r, p)
+		if path != "" && regexp.MustCompile("^(?:"+p+")$").MatchString(path) {
+			if at := -m.firstWith(r, p); k.kind == 0 || at > k.regex {
+				k.kind, k.regex = 1, at
+			}
 		}
 	}
 	if k.kind == 0 && len(r.Paths)+len(r.Prefixes)+len(r.Regexes) > 0 {
@@ -163,8 +165,8 @@ func TestTies(t *testing.T) {
 			for _, m := range []string{"GET", "POST", "PUT"} {
 				for _, h := range []string{"a.b.c", "b.c", "x", "q.a.b.c", "q.b.c", "q.c", "q"} {
 					for _, p := range []string{"/", "/a", "/a/", "/ab", "/a/b", "/a/b/c", "/ba", "/zz"} {
-						a, ok1 := rules.rank(0, rules[0], l, m, h, p)
-						b, ok2 := rules.rank(1, rules[1], l, m, h, p)
+						a, ok1 := rules.rank(rules[0], l, m, h, p)
+						b, ok2 := rules.rank(rules[1], l, m, h, p)
 						tie = tie || ok1 && ok2 && a == b
 					}
 				}

@@ -21,29 +21,30 @@ import (
 	"go.uber.org/goleak"
 )
 
-// binary is the program under test, built by TestMain.
+// binary is the program under test: this test binary itself, which is the
+// program where asMain is set. So the program has the same build flags as the
+// tests, the race detector among them, and go test knows when to run them again.
 var binary string
 
+const asMain = "CIRQUE_TEST_AS_MAIN"
+
 func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "cirque")
-	if err != nil {
+	if os.Getenv(asMain) != "" {
+		main()
+		os.Exit(0)
+	}
+	var err error
+	if binary, err = os.Executable(); err != nil {
 		panic(err)
 	}
-	binary = filepath.Join(dir, "cirque")
-	out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput()
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
-		os.Exit(1)
-	}
-	code := m.Run()
-	os.RemoveAll(dir)
-	if code == 0 {
-		if err := goleak.Find(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
-		}
-	}
-	os.Exit(code)
+	goleak.VerifyTestMain(m)
+}
+
+// command is the program with arguments.
+func command(args ...string) *exec.Cmd {
+	cmd := exec.Command(binary, args...)
+	cmd.Env = append(os.Environ(), asMain+"=1")
+	return cmd
 }
 
 // patience bounds each wait of these tests: far over what any should take on
@@ -53,7 +54,7 @@ const patience = 20 * time.Second
 // runToEnd runs the program to its end.
 func runToEnd(t *testing.T, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
-	cmd := exec.Command(binary, args...)
+	cmd := command(args...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	timer := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
@@ -83,8 +84,7 @@ func start(t *testing.T, conf string, listeners int, args ...string) *process {
 	t.Helper()
 	p := &process{t: t, addrs: map[string]string{}, donec: make(chan struct{})}
 	p.more = sync.NewCond(&p.mu)
-	p.cmd = exec.Command(binary, append([]string{"run", "-c", write(t, conf)}, args...)...)
-	p.cmd.Stdout = nil
+	p.cmd = command(append([]string{"run", "-c", write(t, conf)}, args...)...)
 	stderr, err := p.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

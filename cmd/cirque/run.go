@@ -51,7 +51,7 @@ func run(cmd *cobra.Command, file string, grace time.Duration) error {
 	if err != nil {
 		return err
 	}
-	stop, err := w.serveAdmin(c)
+	stop, err := w.serveAdmin(c, b)
 	if err != nil {
 		closeSockets(services)
 		return err

@@ -68,10 +68,23 @@ log: {access: {output: %q, format: json}}
 		}
 	})
 	t.Run("admin", func(t *testing.T) {
-		for path, status := range map[string]int{"/healthz": 200, "/readyz": 200, "/version": 200, "/no": 404} {
+		for path, status := range map[string]int{"/healthz": 200, "/readyz": 200, "/version": 200, "/metrics": 200, "/no": 404} {
 			if resp, _ := get(t, p.addrs["admin"], "x", path); resp.StatusCode != status {
 				t.Errorf("%s: got %d, want %d", path, resp.StatusCode, status)
 			}
+		}
+	})
+	t.Run("metrics", func(t *testing.T) {
+		_, body := get(t, p.addrs["admin"], "x", "/metrics")
+		for _, want := range []string{
+			`route="api.example.com/v1/*"`, `route="ops: /ops"`, "cirque_upstream_connects_total", "cirque_upstream_reuses_total", `server="ops"`,
+		} {
+			if !strings.Contains(body, want) {
+				t.Errorf("the metrics have no %s", want)
+			}
+		}
+		if t.Failed() {
+			t.Log(body)
 		}
 	})
 	p.stop()

@@ -14,14 +14,16 @@ import (
 	"github.com/cirqueproxy/cirque/accesslog"
 	"github.com/cirqueproxy/cirque/admin"
 	"github.com/cirqueproxy/cirque/config"
+	"github.com/cirqueproxy/cirque/metrics"
 )
 
-// watch is what looks at the running server: the access log and the admin
-// listener.
+// watch is what looks at the running server: the access log, the metrics and
+// the admin listener.
 type watch struct {
 	filters []cirque.Filter
 	phase   atomic.Int32
 	logger  *slog.Logger
+	metrics *metrics.Metrics // nil without an admin listener
 	access  *accesslog.Log
 	file    *os.File // of the access log, if it is one of ours
 }
@@ -46,6 +48,14 @@ func newWatch(c *config.Config, logger *slog.Logger) (*watch, error) {
 // newWatchFor makes the filters; the access log goes to out.
 func newWatchFor(c *config.Config, out io.Writer, logger *slog.Logger) (*watch, error) {
 	w := &watch{logger: logger}
+	if c.Admin != nil { // nobody else would see the numbers
+		m, err := metrics.New(metrics.Options{})
+		if err != nil {
+			return nil, err
+		}
+		w.metrics = m
+		w.filters = append(w.filters, m.Filter())
+	}
 	if a := c.Log.Access; a != nil {
 		if err := w.logTo(out, a); err != nil {
 			return nil, err
@@ -100,7 +110,7 @@ func (w *watch) close() {
 
 // serveAdmin starts the admin listener, if there is to be one. The function
 // that it returns stops it.
-func (w *watch) serveAdmin(c *config.Config) (stop func(), err error) {
+func (w *watch) serveAdmin(c *config.Config, b *config.Built) (stop func(), err error) {
 	if c.Admin == nil {
 		return func() {}, nil
 	}
@@ -108,7 +118,7 @@ func (w *watch) serveAdmin(c *config.Config) (stop func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("admin: %w", err)
 	}
-	srv := &http.Server{Handler: w.adminHandler(), ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute}
+	srv := &http.Server{Handler: w.adminHandler(b), ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute}
 	donec := make(chan struct{})
 	go func() {
 		defer close(donec)
@@ -122,8 +132,12 @@ func (w *watch) serveAdmin(c *config.Config) (stop func(), err error) {
 }
 
 // adminHandler answers operators.
-func (w *watch) adminHandler() http.Handler {
-	return admin.New(admin.Options{Version: version(), Ready: func() error {
+func (w *watch) adminHandler(b *config.Built) http.Handler {
+	for _, s := range b.Servers {
+		w.metrics.AddServer(s.Name, s.Server)
+	}
+	w.metrics.AddTransport("pool", b.Transport)
+	return admin.New(admin.Options{Metrics: w.metrics.Handler(), Version: version(), Ready: func() error {
 		switch w.phase.Load() {
 		case starting:
 			return errStarting
