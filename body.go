@@ -267,6 +267,21 @@ func (s *Session) spliceUp() (bool, error) {
 // most likely read everything.
 const lastWrite = 100 * time.Millisecond
 
+// headPause is how long the head of a response waits for a pump that may just
+// have finished.
+const headPause = 2 * time.Millisecond
+
+// awaitPump lets a pump end that has moved everything and is about to say so:
+// an origin that answers at once would cost the client its connection.
+func (s *Session) awaitPump() {
+	t := time.NewTimer(headPause)
+	defer t.Stop()
+	select {
+	case <-s.body.donec:
+	case <-t.C:
+	}
+}
+
 // stopPump ends the pump and returns what it failed with.
 func (s *Session) stopPump() error {
 	b := &s.body

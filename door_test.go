@@ -29,9 +29,9 @@ var doorHandlers = map[string]http.HandlerFunc{
 		w.Header().Set("Content-Type", "application/json")
 		io.WriteString(w, "{}")
 	},
-	"status":   func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(404) },
-	"redirect": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/other", 302) },
-	"error":    func(w http.ResponseWriter, r *http.Request) { http.Error(w, "no", 418) },
+	"status":   func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) },
+	"redirect": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/other", http.StatusFound) },
+	"error":    func(w http.ResponseWriter, r *http.Request) { http.Error(w, "no", http.StatusTeapot) },
 	"204": func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(204)
 	},

@@ -285,5 +285,8 @@ func (s *Session) responseHead() error {
 	if err := s.runResponse(); err != nil {
 		return err
 	}
+	if s.duplex {
+		s.awaitPump()
+	}
 	return s.down.WriteHead(&s.resp)
 }

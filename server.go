@@ -100,6 +100,7 @@ type Server struct {
 	parker  *wire.Parker
 	timings bool
 	clock   dateCache
+	trimmer trimmer
 
 	requests, panics, accepted, refused atomic.Int64
 	ends                                [reason.Len]atomic.Int64 // of connections
@@ -233,6 +234,12 @@ func (srv *Server) refuse(s *Session, err error) {
 func (h *handler) RefuseHead(d *downstream.H1, err *h1.Error) {
 	s := d.User.(*conn).begin(d)
 	(*Server)(h).refuse(s, &Error{Reason: err.Reason, Err: err, status: err.Status})
+}
+
+// Parked implements downstream.Handler.
+func (h *handler) Parked(d *downstream.H1) {
+	d.User.(*conn).session = nil
+	h.trimmer.note()
 }
 
 // Ended implements downstream.Handler.

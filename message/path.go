@@ -78,7 +78,7 @@ func (r *Request) HasPathPrefix(prefix string) bool {
 		prefix = prefix[:len(prefix)-1]
 	}
 	p := r.PathView()
-	if len(p) < len(prefix) || string(p[:len(prefix)]) != prefix {
+	if len(p) == 0 || len(p) < len(prefix) || string(p[:len(prefix)]) != prefix {
 		return false
 	}
 	return len(p) == len(prefix) || p[len(prefix)] == '/'

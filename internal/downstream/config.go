@@ -20,6 +20,9 @@ type Handler interface {
 	// RefuseHead answers a head that could not be read (err names the status);
 	// c holds what could be parsed of it. The connection ends after it.
 	RefuseHead(c *H1, err *h1.Error)
+	// Parked tells that c will be idle for long: what is kept for its next request
+	// may be given back.
+	Parked(c *H1)
 	// Ended tells why the connection ended; c is not used again.
 	Ended(c *H1, r reason.Reason)
 }

@@ -378,6 +378,8 @@ func (c *H1) park(timeout, waited time.Duration) headResult {
 		deadline = c.sweep.Now() + timeout - waited
 	}
 	c.setState(StateParked)
+	c.req = message.Request{} // its buffers are most of what the connection holds
+	c.cfg.Handler.Parked(c)
 	c.cfg.Parker.Park(c.wc, deadline, c.unpark)
 	return headParked
 }

@@ -125,6 +125,11 @@ func requestTarget(t []byte, req *message.Request) error {
 		if colon := bytes.LastIndexByte(t, ':'); colon < 1 || colon == len(t)-1 || t[colon-1] == ':' || !validAuthority(t) {
 			return errTargetForm
 		}
+		// RFC 9110, section 7.2: Host is the target's authority; should a client
+		// say another, the target stands.
+		if string(req.AuthorityView()) != string(t) {
+			req.Header.SetID(message.IDHost, t)
+		}
 	case t[0] == '/':
 	case len(t) == 1 && t[0] == '*':
 		// Section 3.2.4: asterisk-form, for OPTIONS only.

@@ -129,7 +129,8 @@ func TestExpectationOfOldClientIsDropped(t *testing.T) {
 
 func TestParseRequestTarget(t *testing.T) {
 	// RFC 9112, section 3.2: the four forms; section 3.2.2: absolute-form; section
-	// 3.2.3: authority-form; section 3.2.4: asterisk-form.
+	// 3.2.3: authority-form; section 3.2.4: asterisk-form. RFC 9110, section 7.2:
+	// of CONNECT the target is the authority.
 	tests := []struct{ name, method, target, want, authority string }{
 		{"origin-form", "GET", "/a/b?c", "/a/b?c", "h.test"},
 		{"asterisk-form", "OPTIONS", "*", "*", "h.test"},
@@ -140,8 +141,8 @@ func TestParseRequestTarget(t *testing.T) {
 		{"absolute-form OPTIONS", "OPTIONS", "http://b.test", "*", "b.test"},
 		{"absolute-form OPTIONS with path", "OPTIONS", "http://b.test/", "/", "b.test"},
 		{"absolute-form IPv6", "GET", "http://[::1]:8/x", "/x", "[::1]:8"},
-		{"authority-form", "CONNECT", "c.test:443", "c.test:443", "h.test"},
-		{"authority-form IPv6", "CONNECT", "[::1]:443", "[::1]:443", "h.test"},
+		{"authority-form", "CONNECT", "c.test:443", "c.test:443", "c.test:443"},
+		{"authority-form IPv6", "CONNECT", "[::1]:443", "[::1]:443", "[::1]:443"},
 		{"asterisk-form for GET", "GET", "*", "", ""},
 		{"authority-form for GET", "GET", "c.test:443", "", ""},
 		{"CONNECT without port", "CONNECT", "c.test", "", ""},

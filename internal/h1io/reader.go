@@ -17,14 +17,14 @@ import (
 // is worth the two system calls a pipe costs.
 const rawMin = 16 << 10
 
-// Reader reads one body. One goroutine uses it at a time; Ended alone may be
+// Reader reads one body. One goroutine uses it at a time; Ended and Left may be
 // called from others.
 type Reader struct {
 	wc      *wire.Conn
 	trailer *message.Header
 	chunked h1.ChunkDecoder
-	left    int64 // of a body with a length
-	lent    int   // bytes of the wire buffer behind the piece handed out last
+	left    atomic.Int64 // of a body with a length
+	lent    int          // bytes of the wire buffer behind the piece handed out last
 	kind    h1.Framing
 
 	// What peek decoded and Next did not hand out yet.
@@ -40,7 +40,8 @@ type Reader struct {
 // Start begins a body of the given framing. Trailer receives the fields of a
 // trailer section.
 func (r *Reader) Start(wc *wire.Conn, kind h1.Framing, length int64, trailer *message.Header) {
-	r.wc, r.kind, r.left, r.trailer = wc, kind, length, trailer
+	r.wc, r.kind, r.trailer = wc, kind, trailer
+	r.left.Store(length)
 	r.lent, r.peeked, r.err = 0, false, nil
 	if kind == h1.Chunked {
 		r.chunked.Reset()
@@ -55,13 +56,13 @@ func (r *Reader) Ended() bool { return r.ended.Load() }
 func (r *Reader) Framing() h1.Framing { return r.kind }
 
 // Left returns how many bytes of a body with a length were not read yet, and
-// -1 when that is not known.
+// -1 when that is not known. Like Ended it may be called from any goroutine.
 func (r *Reader) Left() int64 {
 	switch {
 	case r.Ended():
 		return 0
 	case r.kind == h1.Length:
-		return r.left
+		return r.left.Load()
 	default:
 		return -1
 	}
@@ -96,12 +97,10 @@ func (r *Reader) peek() bool {
 	}
 	switch r.kind {
 	case h1.Length:
-		n := len(b)
-		if int64(n) > r.left {
-			n = int(r.left)
-		}
-		r.payload, r.consumed, r.done = n, n, int64(n) == r.left
-		r.left -= int64(n)
+		left := r.left.Load()
+		n := int(min(int64(len(b)), left))
+		r.payload, r.consumed, r.done = n, n, int64(n) == left
+		r.left.Store(left - int64(n))
 	case h1.Chunked:
 		r.payload, r.consumed, r.done, r.err = r.chunked.Decode(b, r.trailer)
 		if r.payload == 0 && !r.done && r.err == nil {
@@ -165,7 +164,7 @@ func (r *Reader) BeginRaw() (*wire.Conn, int64) {
 	n := int64(-1)
 	switch r.kind {
 	case h1.Length:
-		n = r.left
+		n = r.left.Load()
 	case h1.Chunked:
 		n = r.chunked.ChunkLeft()
 	}
@@ -181,8 +180,7 @@ func (r *Reader) BeginRaw() (*wire.Conn, int64) {
 func (r *Reader) EndRaw(n int64) {
 	switch r.kind {
 	case h1.Length:
-		r.left -= n
-		r.ended.Store(r.left == 0)
+		r.ended.Store(r.left.Add(-n) == 0)
 	case h1.Chunked:
 		r.chunked.Skip(n)
 	default:

@@ -31,10 +31,7 @@ type Writer struct {
 // Start begins a message. The framing is set by Head.
 func (w *Writer) Start(wc *wire.Conn) {
 	w.wc, w.any, w.kind, w.left = wc, false, h1.None, 0
-	if w.mem == nil {
-		w.mem = buf.Get(buf.Small)
-	}
-	w.pend = w.mem.B[:0]
+	w.pend = w.pend[:0]
 }
 
 // Release gives the buffer back. It may be called more than once.
@@ -46,8 +43,15 @@ func (w *Writer) Release() {
 	w.pend = nil
 }
 
-// Pending returns what was gathered, for codecs that append to it.
-func (w *Writer) Pending() []byte { return w.pend }
+// Pending returns what was gathered, for codecs that append to it. The buffer
+// is taken here, not before: a message that waits to begin holds none.
+func (w *Writer) Pending() []byte {
+	if w.mem == nil {
+		w.mem = buf.Get(buf.Small)
+		w.pend = w.mem.B[:0]
+	}
+	return w.pend
+}
 
 // Head takes the gathered bytes with the head appended, and how the body after
 // it is framed.
@@ -107,12 +111,11 @@ func (w *Writer) Gather(b []byte) (out, tail []byte, err error) {
 		return nil, nil, err
 	}
 	w.any = true
-	out = w.pend
-	w.pend = w.pend[:0]
 	if len(b) > gatherMax {
-		return out, b, nil
+		return w.pend, b, nil
 	}
-	return append(out, b...), nil, nil
+	w.pend = append(w.pend, b...)
+	return w.pend, nil, nil
 }
 
 // frame checks a piece against the announced length.

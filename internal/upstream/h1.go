@@ -39,7 +39,8 @@ type H1 struct {
 	in       h1io.Reader
 	meta     h1.ResponseMeta
 	req      *message.Request
-	received bool // the final head was read
+	received bool   // the final head was read
+	first    []byte // what Exchange sends, then tail
 	tail     []byte
 	pending  bool // a whole request waits for ReadHead
 	sentAny  bool
@@ -104,8 +105,7 @@ func (u *H1) Send(req *message.Request, body []byte, last bool) error {
 		if err != nil {
 			return &reason.Error{Reason: reason.BadHookBody, Err: err}
 		}
-		u.out.Head(out, f.Kind, 0)
-		u.tail, u.pending, u.sent = tail, true, true
+		u.first, u.tail, u.pending, u.sent = out, tail, true, true
 		return nil
 	}
 	if u.reused {
@@ -228,12 +228,9 @@ func (u *H1) ReadHead(resp *message.Response) error {
 // exchange sends the pending request and waits for the first byte of an answer.
 func (u *H1) exchange() error {
 	u.pending = false
-	n, err := u.wc.Exchange(u.out.Pending(), u.tail)
+	n, err := u.wc.Exchange(u.first, u.tail, &u.out)
 	u.sentAny = n > 0
-	u.tail = nil
-	if err == nil || errors.Is(err, wire.ErrTimeout) {
-		u.out.Release()
-	}
+	u.first, u.tail = nil, nil
 	switch {
 	case err == nil:
 		return nil

@@ -425,13 +425,17 @@ func (c *Conn) writeOnce(a, b, d []byte) (armed bool, n int, err error) {
 	return false, 0, nil
 }
 
+// Releaser gives memory back.
+type Releaser interface{ Release() }
+
 // Exchange sends out and tail on a connection that waits for nothing, and
-// waits for input, holding no buffer. It returns ErrStray, io.EOF or the
+// waits for input, holding no buffer: when all is sent it releases mem, which
+// holds out, before it waits. It returns ErrStray, io.EOF or the
 // system's error with nothing sent when the connection was not quiet. An error
 // after something was sent may come from either direction.
-func (c *Conn) Exchange(out, tail []byte) (sent int, err error) {
+func (c *Conn) Exchange(out, tail []byte, mem Releaser) (sent int, err error) {
 	if c.sys.ok() {
-		return c.exchangeSys(out, tail)
+		return c.exchangeSys(out, tail, mem)
 	}
 	if err := c.Stray(); err != nil {
 		return 0, err
@@ -439,6 +443,7 @@ func (c *Conn) Exchange(out, tail []byte) (sent int, err error) {
 	if sent, err = c.Writev(out, tail, nil); err != nil {
 		return sent, err
 	}
+	mem.Release()
 	return sent, c.read(opIdle)
 }
 

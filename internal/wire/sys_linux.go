@@ -40,6 +40,7 @@ type sysConn struct {
 	rN      int
 	rErr    error
 	out     [2][]byte // of opExchange
+	mem     Releaser  // holds out
 	rSent   int
 	partial bool // opExchange could not send everything
 	rPipe   *pipe
@@ -136,6 +137,7 @@ func (s *sysConn) tryRead(fd uintptr) bool {
 			s.partial = true
 			return true
 		}
+		s.mem.Release()
 		s.op = opIdle
 		return s.wait()
 	case opSplice:
@@ -181,14 +183,14 @@ func (s *sysConn) peek() error {
 }
 
 // exchangeSys is Exchange in one call of the runtime's.
-func (c *Conn) exchangeSys(out, tail []byte) (int, error) {
+func (c *Conn) exchangeSys(out, tail []byte, mem Releaser) (int, error) {
 	s := &c.sys
 	c.dropBuffer()
-	s.out = [2][]byte{out, tail}
+	s.out, s.mem = [2][]byte{out, tail}, mem
 	s.rSent, s.partial = 0, false
 	err := c.read(opExchange)
 	sent := s.rSent
-	s.out = [2][]byte{}
+	s.out, s.mem = [2][]byte{}, nil
 	c.nSent.Add(int64(sent))
 	if err != nil || !s.partial {
 		return sent, err
@@ -197,6 +199,7 @@ func (c *Conn) exchangeSys(out, tail []byte) (int, error) {
 	if sent += n; err != nil {
 		return sent, err
 	}
+	mem.Release()
 	return sent, c.read(opIdle)
 }
 

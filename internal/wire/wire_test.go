@@ -20,6 +20,11 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
+// nobody has no memory to release.
+type nobody struct{}
+
+func (nobody) Release() {}
+
 const fast = 5 * time.Millisecond // the sweep's tick in tests
 
 // pair is a Conn under test and the other end.
@@ -296,7 +301,7 @@ func TestExchange(t *testing.T) {
 			p.wantFar(t, "question!")
 			p.send(t, "answer")
 		})
-		n, err := p.Exchange([]byte("question"), []byte("!"))
+		n, err := p.Exchange([]byte("question"), []byte("!"), nobody{})
 		if n != 9 || err != nil {
 			t.Fatalf("sent %d: %v", n, err)
 		}
@@ -317,7 +322,7 @@ func TestExchangeLarge(t *testing.T) {
 			p.wantFar(t, "head"+string(big))
 			p.send(t, "answer")
 		})
-		n, err := p.Exchange([]byte("head"), big)
+		n, err := p.Exchange([]byte("head"), big, nobody{})
 		if n != len(big)+4 || err != nil {
 			t.Fatalf("sent %d: %v", n, err)
 		}
@@ -330,7 +335,7 @@ func TestExchangeLarge(t *testing.T) {
 func TestExchangeTimeout(t *testing.T) {
 	overAll(t, func(t *testing.T, p *pair) {
 		p.SetReadTimeout(20 * time.Millisecond)
-		if n, err := p.Exchange([]byte("q"), nil); n != 1 || err != ErrTimeout {
+		if n, err := p.Exchange([]byte("q"), nil, nobody{}); n != 1 || err != ErrTimeout {
 			t.Fatalf("sent %d: %v", n, err)
 		}
 		p.SetReadTimeout(time.Minute)
@@ -363,7 +368,7 @@ func TestExchangeStray(t *testing.T) {
 				for p.Stray() == nil {
 					runtime.Gosched()
 				}
-				if n, err := p.Exchange([]byte("q"), nil); n != 0 || err != c.want {
+				if n, err := p.Exchange([]byte("q"), nil, nobody{}); n != 0 || err != c.want {
 					t.Fatalf("sent %d: %v, want %v", n, err, c.want)
 				}
 			})
@@ -674,7 +679,7 @@ func TestAllocsExchange(t *testing.T) {
 	q := []byte("question")
 	p.SetReadTimeout(time.Minute)
 	n := testing.AllocsPerRun(200, func() {
-		if _, err := p.Exchange(q, nil); err != nil {
+		if _, err := p.Exchange(q, nil, nobody{}); err != nil {
 			t.Fatal(err)
 		}
 		p.Discard(len(p.Buffered()))
