@@ -82,8 +82,13 @@ func (s *Session) beginAttempt(p *Peer) {
 
 // endAttempt completes the facts and tells the observer.
 func (s *Session) endAttempt(e *Error) {
-	s.up, s.h1up = nil, nil
 	a := &s.attempt
+	if s.wire != nil {
+		a.Sent = s.wire.BytesWritten() - s.sentBefore
+		a.WritePending = s.wire.WritePending()
+		s.wire = nil
+	}
+	s.up, s.h1up = nil, nil
 	a.Err = e
 	a.Total = time.Since(s.began) - s.attemptAt
 	if s.peer.Observer != nil {
@@ -136,8 +141,10 @@ func (s *Session) connect(p *Peer) *Error {
 	if d := s.proxy.Retry.PerTry; d > 0 && (first == 0 || d < first) {
 		first = d
 	}
+	s.sentBefore = u.Wire().BytesWritten()
 	u.SetTimeouts(first, positive(t.Read), positive(t.Write))
-	s.up, s.h1up = u, u
+	s.up, s.h1up, s.wire = u, u, u.Wire()
+	s.wire.ResetWritePending()
 	return nil
 }
 

@@ -94,10 +94,13 @@ type Attempt struct {
 	Connect   time.Duration // till there was a connection
 	FirstByte time.Duration // till the final head was read; 0 if it never was
 	Total     time.Duration
-	Status    int // of the final head; 0 if none came
-	Received  int64
-	Sent      int64
-	Err       *Error // nil if the attempt was complete
+	Status    int   // of the final head; 0 if none came
+	Received  int64 // bytes of response body
+	Sent      int64 // bytes of the request, its head included
+	// WritePending is how long writes of the request waited for the origin to
+	// read.
+	WritePending time.Duration
+	Err          *Error // nil if the attempt was complete
 }
 
 // Timeouts bound waits. Each field: if zero, the default is used; if negative,

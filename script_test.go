@@ -37,6 +37,7 @@ import (
 //	done STATUS REASON   a session has ended with the status and the reason
 //	connects N, reuses N, strays N   the Transport's counters
 //	parked 1         the client's connection is parked
+//	trickle text     the origin sends the text again and again, until the client gets something
 //	chunks text      the client receives the text in chunks, and their end
 //
 // A client that sends when it has no connection makes one.
@@ -183,6 +184,8 @@ func (s *script) step(line string) {
 			}
 			runtime.Gosched()
 		}
+	case "trickle":
+		s.trickle(unescape(rest))
 	case "chunks":
 		s.wantChunks(unescape(rest))
 	case "client":
@@ -322,6 +325,21 @@ func clip(b []byte) []byte {
 		return append(bytes.Clone(b[:300]), "..."...)
 	}
 	return b
+}
+
+// trickle has the origin send text again and again, until the client hears
+// something.
+func (s *script) trickle(text string) {
+	for range 1000 {
+		if _, err := s.up.Write([]byte(text)); err != nil {
+			return
+		}
+		_ = s.client.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+		if _, err := s.client.r.Peek(1); err == nil {
+			return
+		}
+	}
+	s.fatalf("the head was waited for without end")
 }
 
 func (s *script) wantChunks(want string) {

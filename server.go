@@ -52,10 +52,13 @@ type Server struct {
 	// only watched: 5 s. If negative, it always does.
 	ParkAfter time.Duration
 
-	// MinBodyRate is how many bytes a second a client must send of a body that
-	// we wait for, after a grace of 10 s. If zero, 240. If negative, there is no
-	// such bound.
+	// MinBodyRate is how many bytes a second a client must send of a body, and
+	// take of a response, while we wait for it. If zero, 240. If negative, there
+	// is no such bound.
 	MinBodyRate int
+	// MinBodyGrace is how long we may have waited in all before the rate counts:
+	// 10 s.
+	MinBodyGrace time.Duration
 
 	// MaxHeaderBytes bounds a request head; a larger one gets 431. If zero,
 	// 64 KiB.
@@ -147,7 +150,7 @@ func (srv *Server) init() {
 			BodyTimeout:  pick(srv.BodyTimeout, 60*time.Second),
 			WriteTimeout: pick(srv.WriteTimeout, 60*time.Second),
 			ParkAfter:    pick(srv.ParkAfter, 5*time.Second),
-			MinRate:      pick(srv.MinBodyRate, 240), MinRateGrace: 10 * time.Second,
+			MinRate:      pick(srv.MinBodyRate, 240), MinRateGrace: pick(srv.MinBodyGrace, 10*time.Second),
 			DrainBytes: pick(srv.DrainBytes, 256<<10), DrainTime: 2 * time.Second,
 			AllowHalfClose: srv.AllowHalfClose, DrainEarly: srv.DrainEarlyUploads,
 		}

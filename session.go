@@ -10,6 +10,7 @@ import (
 	"github.com/cirqueproxy/cirque/internal/downstream"
 	"github.com/cirqueproxy/cirque/internal/exchange"
 	"github.com/cirqueproxy/cirque/internal/upstream"
+	"github.com/cirqueproxy/cirque/internal/wire"
 	"github.com/cirqueproxy/cirque/message"
 	"github.com/cirqueproxy/cirque/reason"
 )
@@ -36,18 +37,21 @@ type Session struct {
 	tried     []*Peer
 	up        exchange.Up
 	h1up      *upstream.H1 // the same, when it is a connection
+	wire      *wire.Conn   // below h1up, also when that is a tunnel
 	attempt   Attempt
 	attempts  int
 	began     time.Time
 	attemptAt time.Duration // since began
 	firstByte time.Duration // since began
-	phase     phase
-	local     []byte // body of a local response
-	responded bool   // Respond was called in this phase
-	localFrom int    // index of the filter that responded; -1: the engine
-	respHooks bool   // the Response hooks ran
-	dropped   bool   // Drop was called for the present interim response
-	noRetry   bool
+	// sentBefore is what the connection had sent when the attempt began.
+	sentBefore int64
+	phase      phase
+	local      []byte // body of a local response
+	responded  bool   // Respond was called in this phase
+	localFrom  int    // index of the filter that responded; -1: the engine
+	respHooks  bool   // the Response hooks ran
+	dropped    bool   // Drop was called for the present interim response
+	noRetry    bool
 	// failedByHook is set when an UpstreamResponse hook failed the attempt.
 	failedByHook bool
 	stale        int  // attempts on pooled connections that were dead
@@ -134,6 +138,16 @@ func (s *Session) LocalAddr() net.Addr { return s.conn.localAddr }
 
 // Listener returns the name that the server gave to the listener.
 func (s *Session) Listener() string { return s.conn.listener }
+
+// UpstreamAddr returns the two ends of the present attempt's connection to the
+// peer; nil before there is one, and for a peer with a RoundTripper.
+func (s *Session) UpstreamAddr() (local, remote net.Addr) {
+	if s.wire == nil {
+		return nil, nil
+	}
+	nc := s.wire.NetConn()
+	return nc.LocalAddr(), nc.RemoteAddr()
+}
 
 // ID returns the request id: the one that the client brought if it is trusted,
 // else a new one.

@@ -200,17 +200,11 @@ func (u *H1) ReadHead(resp *message.Response) error {
 			return err
 		}
 	}
-	end, next, err := h1.HeadEnd(u.wc.Buffered(), 0)
-	for end < 0 && err == nil {
-		if err := u.wc.Fill(); err != nil {
-			return u.headError(err)
-		}
-		end, next, err = h1.HeadEnd(u.wc.Buffered(), next)
+	end, err := u.completeHead()
+	if err != nil {
+		return err
 	}
-	if err == nil {
-		resp.Reset()
-		err = h1.ParseResponse(u.wc.Buffered()[:end], &u.target.Limits, u.req.Method(), &u.target.Rules, resp, &u.meta)
-	}
+	err = h1.ParseResponse(u.wc.Buffered()[:end], &u.target.Limits, u.req.Method(), &u.target.Rules, resp, &u.meta)
 	if err != nil {
 		return u.parseError(err)
 	}
@@ -223,6 +217,28 @@ func (u *H1) ReadHead(resp *message.Response) error {
 	u.wc.SetReadTimeout(u.read)
 	u.honourKeepAlive(resp)
 	return nil
+}
+
+// completeHead reads until a head is whole and returns its length. From its
+// first byte on it has to come within the time that the first byte had: an
+// origin that sends a byte now and then would hold its session for ever.
+func (u *H1) completeHead() (int, error) {
+	end, next, err := h1.HeadEnd(u.wc.Buffered(), 0)
+	defer u.wc.SetReadDeadline(0)
+	for bounded := false; end < 0 && err == nil; {
+		if !bounded && u.firstByte > 0 && len(u.wc.Buffered()) > 0 {
+			bounded = true
+			u.wc.SetReadDeadline(u.pool.sweep.Now() + u.firstByte)
+		}
+		if err := u.wc.Fill(); err != nil {
+			return -1, u.headError(err)
+		}
+		end, next, err = h1.HeadEnd(u.wc.Buffered(), next)
+	}
+	if err != nil {
+		return -1, u.parseError(err)
+	}
+	return end, nil
 }
 
 // exchange sends the pending request and waits for the first byte of an answer.

@@ -65,6 +65,8 @@ type Conn struct {
 	wTimeout time.Duration
 	wAbs     time.Duration
 	wRate    rate
+	wSince   time.Duration // when the present wait for room began
+	wPending time.Duration // in all such waits
 
 	// Atomic.
 	rWait, wWait atomic.Int64 // the wait's deadline on the sweep's clock; noWait, or expired
@@ -292,8 +294,16 @@ func (c *Conn) armWrite() {
 		at = min(at, c.wRate.deadline(now))
 		at += c.sweep.tick
 	}
+	c.wSince = c.sweep.NowExact()
 	c.arm(&c.wWait, at, &c.wCause, c.nc.SetWriteDeadline)
 }
+
+// WritePending returns how long writes have waited for room since
+// ResetWritePending.
+func (c *Conn) WritePending() time.Duration { return c.wPending }
+
+// ResetWritePending starts the count anew.
+func (c *Conn) ResetWritePending() { c.wPending = 0 }
 
 func (c *Conn) arm(word *atomic.Int64, at time.Duration, cause *error, set func(time.Time) error) {
 	if word.Swap(int64(at)) == expired {
@@ -329,6 +339,13 @@ func (c *Conn) endWait(word *atomic.Int64, cause *error, err error, set func(tim
 		return ErrTimeout
 	}
 	return errAgain
+}
+
+func (c *Conn) endWriteWait(armed bool, err error) error {
+	if armed {
+		c.wPending += c.sweep.NowExact() - c.wSince
+	}
+	return c.endWait(&c.wWait, &c.wCause, err, c.nc.SetWriteDeadline)
 }
 
 // expire ends a wait whose deadline the sweep saw pass.
@@ -389,7 +406,7 @@ func (c *Conn) Writev(a, b, d []byte) (int, error) {
 			c.wRate.bytes += int64(n)
 		}
 		if armed || err != nil {
-			err = c.endWait(&c.wWait, &c.wCause, err, c.nc.SetWriteDeadline)
+			err = c.endWriteWait(armed, err)
 		}
 		switch {
 		case err == errAgain:

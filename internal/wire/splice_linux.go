@@ -152,7 +152,7 @@ func (c *Conn) drainPipe(p *pipe) (sent int, err error) {
 			c.wRate.bytes += int64(s.wN)
 		}
 		if s.wArmed || err != nil {
-			err = c.endWait(&c.wWait, &c.wCause, err, c.nc.SetWriteDeadline)
+			err = c.endWriteWait(s.wArmed, err)
 		}
 		switch {
 		case err == errAgain:
