@@ -88,7 +88,7 @@ func (x *clientConn) final(f *inFlight, h *simHead, status int) (lives bool, err
 		return false, wrongf("a hop-by-hop field")
 	}
 	if status == 101 || q.connect && status == 200 && h.value("X-Sim-Id") == "" && h.value("Content-Length") == "" && h.value("Transfer-Encoding") == "" {
-		return false, x.switched(q, status)
+		return false, x.switched(f, status)
 	}
 	conn := strings.ToLower(h.value("Connection"))
 	lives = conn != "close" && q.keep && (q.minor == 1 || conn == "keep-alive")
@@ -110,12 +110,11 @@ func (x *clientConn) final(f *inFlight, h *simHead, status int) (lives bool, err
 	case framing.kind == "chunked" && q.minor == 0:
 		return false, wrongf("chunks for a client of HTTP/1.0")
 	}
-	slow := x.rr.chance(20)
-	body, trailer, err := readSimBody(x.in, framing, func() {
-		if slow && x.rr.chance(30) {
-			time.Sleep(x.rr.between(0, 500*time.Millisecond))
-		}
-	})
+	pause := time.Duration(0)
+	if x.rr.chance(20) {
+		pause = 500 * time.Millisecond
+	}
+	body, trailer, err := readSimBody(x.in, framing, x.rr.pauses(pause))
 	if errors.Is(err, errSimSyntax) {
 		return false, err
 	}
@@ -197,7 +196,9 @@ func (x *clientConn) checkLocal(q *simReq, h *simHead, status int, f simFraming,
 }
 
 // switched is the client's end of a tunnel.
-func (x *clientConn) switched(q *simReq, status int) error {
+func (x *clientConn) switched(f *inFlight, status int) error {
+	q := f.q
+	<-f.sent // what it sends before it has the answer
 	if q.upgrade != (status == 101) {
 		return wrongf("a switch with %d", status)
 	}

@@ -60,6 +60,7 @@ type clientConn struct {
 type inFlight struct {
 	q      *simReq
 	gone   chan struct{} // closed when there is an answer to its Expect
+	sent   chan struct{} // closed when all was sent that shall be
 	once   sync.Once
 	refuse atomic.Bool // the answer is final
 }
@@ -137,7 +138,8 @@ func (x *clientConn) send(reqs []*simReq) (sent int) {
 
 // sendOne sends the last of reqs and reports whether another can follow.
 func (x *clientConn) sendOne(q *simReq, reqs []*simReq) bool {
-	f := &inFlight{q: q, gone: make(chan struct{})}
+	f := &inFlight{q: q, gone: make(chan struct{}), sent: make(chan struct{})}
+	defer close(f.sent)
 	x.s.note(q.id, "client sends %s 1.%d, body %d chunked %v expect %v fault %d", q.method, q.minor, len(q.body), q.chunked, q.expect, q.fault)
 	x.flight <- f
 	if q.fault != clientRight {
@@ -239,7 +241,7 @@ func (x *clientConn) read() {
 			x.failed(f.q, err)
 		}
 		f.answered(true)
-		if err != nil || !lives {
+		if err != nil || !lives || f.q.fault != clientRight {
 			return
 		}
 		slots := 1

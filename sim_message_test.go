@@ -176,7 +176,7 @@ func (s *sim) newReq(client, n int) *simReq {
 	if (q.upgrade || q.connect) && r.chance(30) {
 		q.early = simText(q.id, "up", 1+r.IntN(2000))
 	}
-	if !s.set.calm && r.chance(12) {
+	if !s.set.calm && r.chance(12) && !q.upgrade && !q.connect {
 		q.fault = clientFault(r.IntN(int(clientFaults)))
 	}
 	if r.chance(s.set.chaos) {

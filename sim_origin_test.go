@@ -43,6 +43,20 @@ type simOrigin struct {
 	l     *memnet.Listener
 	dials atomic.Int64
 	wg    sync.WaitGroup
+
+	mu    sync.Mutex
+	conns []*memnet.Conn // Guarded by mu: all that were accepted.
+}
+
+// end closes what is open.
+func (o *simOrigin) end() {
+	o.l.Close()
+	o.mu.Lock()
+	for _, c := range o.conns {
+		_ = c.Reset()
+	}
+	o.mu.Unlock()
+	o.wg.Wait()
 }
 
 func newSimOrigin(s *sim, n int) *simOrigin {
@@ -57,6 +71,9 @@ func newSimOrigin(s *sim, n int) *simOrigin {
 			if err != nil {
 				return
 			}
+			o.mu.Lock()
+			o.conns = append(o.conns, c.(*memnet.Conn))
+			o.mu.Unlock()
 			x := &originConn{o: o, c: c.(*memnet.Conn), in: bufio.NewReader(c), r: newSimRand(s.seed, "origin conn", n, i)}
 			o.wg.Go(x.serve)
 		}
@@ -216,11 +233,7 @@ func (x *originConn) act(q *simReq, p *originPlan, h *simHead, f simFraming) boo
 // client sent.
 func (x *originConn) receive(q *simReq, p *originPlan, h *simHead, f simFraming) error {
 	s := x.o.s
-	pause := func() {
-		if p.slowRead > 0 && p.r.chance(30) {
-			time.Sleep(p.r.between(0, p.slowRead))
-		}
-	}
+	pause := p.r.pauses(p.slowRead)
 	if p.kind == originDuplex {
 		pause = func() {} // p.r belongs to the sender
 	}

@@ -54,6 +54,12 @@ func newOriginPlan(q *simReq, nth int) *originPlan {
 	} else if !q.s.set.calm && r.chance(10) {
 		p.kind = oneOf(r, originEarly, originDuplex)
 	}
+	if p.kind == originStray && p.framing == "close" {
+		p.framing = "length" // else it would be a part of the body
+	}
+	if p.kind == originSwitches && q.upgrade {
+		p.kind = originNever // for it that is an answer
+	}
 	if p.bodiless(q) {
 		p.framing = "length"
 		p.trailer, p.close = false, p.close && p.minor == 0 || r.chance(10)

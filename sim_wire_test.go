@@ -184,6 +184,18 @@ func readSimChunks(r *bufio.Reader, pause func()) (body []byte, trailer [][2]str
 	}
 }
 
+// pauses returns a function that sleeps now and then, for d at most and not often
+// enough to make a run long.
+func (r simRand) pauses(d time.Duration) func() {
+	left := 20
+	return func() {
+		if d > 0 && left > 0 && r.chance(30) {
+			left--
+			time.Sleep(r.between(0, d))
+		}
+	}
+}
+
 // sendSim writes b in pieces with pauses between, as long as goon says so.
 func sendSim(c *memnet.Conn, r simRand, b []byte, gap time.Duration, goon func() bool) error {
 	for _, n := range r.pieces(len(b)) {

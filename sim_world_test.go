@@ -238,8 +238,7 @@ func (s *sim) run() {
 	synctest.Wait()
 	s.nothingLeft()
 	for _, o := range s.origins {
-		o.l.Close()
-		o.wg.Wait()
+		o.end()
 	}
 	s.verdict()
 	if s.set.calm {
