@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"net"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/cirqueproxy/cirque/internal/downstream"
+	"github.com/cirqueproxy/cirque/listen"
 )
 
 // ListenAndServe listens on Addr and serves until Shutdown or Close. It always
@@ -18,14 +18,7 @@ func (srv *Server) ListenAndServe() error {
 	if addr == "" {
 		addr = ":8080"
 	}
-	network := "tcp"
-	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
-		network, addr = "unix", path
-	}
-	// Keep-alive probes cost four system calls per connection and find nothing
-	// that the timeouts do not: they are for listeners that ask for them.
-	lc := net.ListenConfig{KeepAlive: -1}
-	l, err := lc.Listen(context.Background(), network, addr)
+	l, err := listen.Listen(context.Background(), addr, listen.Options{})
 	if err != nil {
 		return err
 	}

@@ -1,11 +1,15 @@
 package config
 
 import (
+	"io/fs"
+	"strconv"
+
 	"log/slog"
 	"time"
 
 	"github.com/cirqueproxy/cirque"
 	"github.com/cirqueproxy/cirque/balance"
+	"github.com/cirqueproxy/cirque/listen"
 	"github.com/cirqueproxy/cirque/message"
 	"github.com/cirqueproxy/cirque/route"
 )
@@ -40,6 +44,7 @@ type Built struct {
 // can be limited to listeners by it.
 type Server struct {
 	Name, Address string
+	Socket        listen.Options
 	*cirque.Server
 }
 
@@ -78,9 +83,26 @@ func (c *Config) Build(o Options) (*Built, error) {
 	for _, l := range c.Listeners {
 		srv := l.server()
 		srv.Proxy, srv.Route, srv.Logger = unmatched, b.Index.Route, o.Logger
-		b.Servers = append(b.Servers, Server{l.Name, l.Address, srv})
+		b.Servers = append(b.Servers, Server{l.Name, l.Address, l.Socket.options(), srv})
 	}
 	return b, nil
+}
+
+// options returns the socket's options as they are bound.
+func (s *Socket) options() listen.Options {
+	if s == nil {
+		return listen.Options{}
+	}
+	mode, _ := strconv.ParseUint(s.Mode, 8, 32) // one of a list
+	return listen.Options{
+		Mode: fs.FileMode(mode), IPv6Only: s.IPv6Only, ReusePort: s.ReusePort,
+		FastOpen: max(s.FastOpen, 0), DSCP: s.DSCP,
+		ReceiveBuffer: int(max(s.ReceiveBuffer, 0)), SendBuffer: int(max(s.SendBuffer, 0)),
+		KeepAlive: listen.KeepAlive{
+			Idle: max(s.KeepAlive, 0), Interval: s.KeepAliveInterval,
+			Count: s.KeepAliveCount, UserTimeout: max(s.UserTimeout, 0),
+		},
+	}
 }
 
 // pathProblems are what allow_paths may list.

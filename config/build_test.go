@@ -1,6 +1,7 @@
 package config
 
 import (
+	"github.com/cirqueproxy/cirque/listen"
 	"net/netip"
 	"os"
 	"strings"
@@ -123,5 +124,32 @@ upstreams: {web: {peers: ["localhost:9000"]}}
 	}
 	if m, ok := b.Index.Match("a", "GET", "a.test", "/"); !ok || m.Rule != 0 {
 		t.Errorf("on a: got %+v", m)
+	}
+}
+
+func TestBuildSocket(t *testing.T) {
+	data, err := os.ReadFile("testdata/everything.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, _, _ := strings.Cut(string(data), "\n----\n")
+	c, err := Parse("everything.yaml", []byte(file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := c.Build(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := listen.Options{
+		Mode: 0o600, IPv6Only: true, ReusePort: true, FastOpen: 256, DSCP: 46,
+		ReceiveBuffer: 64 << 10, SendBuffer: 128 << 10,
+		KeepAlive: listen.KeepAlive{Idle: 30 * time.Second, Interval: 5 * time.Second, Count: 3, UserTimeout: 20 * time.Second},
+	}
+	if got := b.Servers[0].Socket; got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if got := b.Servers[1].Socket; got != (listen.Options{}) {
+		t.Errorf("without the key: %+v", got)
 	}
 }

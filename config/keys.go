@@ -59,6 +59,8 @@ var listenerKind = object(
 		at("drain", size(orOff), func(l *ListenerLimits) *int64 { return &l.Drain }, "256KiB",
 			"What is read, for 2 s at most, of a body that nobody wanted, so that the connection can be kept. off: it is closed at once."),
 	), func(l *Listener) *ListenerLimits { return &l.Limits }, "", "How much clients may use."),
+	at("socket", optional(notEmpty(socketKind, "")), func(l *Listener) **Socket { return &l.Socket }, "",
+		"Options of the socket, which the connections accepted on it inherit. TCP_NODELAY is always on.").unset("the system's defaults"),
 	at("allow_half_close", boolean, func(l *Listener) *bool { return &l.AllowHalfClose }, "false",
 		"Serve a client that has closed its sending side. Otherwise that means that it left."),
 	at("drain_early_uploads", boolean, func(l *Listener) *bool { return &l.DrainEarlyUploads }, "false",
@@ -67,6 +69,31 @@ var listenerKind = object(
 		func(l *Listener) *[]*string { return &l.AllowPaths }, "",
 		"What paths may hold although an origin may read them as another path than routes do: .. above the root, an encoded NUL, a % without two digits, an encoded slash or a backslash. A path with what is not listed gets 400.").
 		unset("none"),
+)
+
+var socketKind = object(
+	at("mode", oneOf("0600", "0660", "0666", "0700", "0770", "0777"), func(s *Socket) *string { return &s.Mode }, "0660",
+		"The mode of a Unix socket's file."),
+	at("ipv6_only", boolean, func(s *Socket) *bool { return &s.IPv6Only }, "false",
+		"Let a socket on [::] take IPv6 alone."),
+	at("reuse_port", boolean, func(s *Socket) *bool { return &s.ReusePort }, "false",
+		"Share the address with sockets of other processes; the kernel spreads connections over them. Linux only."),
+	at("fast_open", count(1, maxCount, orOff), func(s *Socket) *int { return &s.FastOpen }, "off",
+		"TCP Fast Open: how many connections with data in their SYN may wait. Linux only."),
+	at("dscp", count(0, 63, noOff), func(s *Socket) *int { return &s.DSCP }, "0",
+		"The class of the packets that are sent."),
+	at("receive_buffer", size(orOff), func(s *Socket) *int64 { return &s.ReceiveBuffer }, "off",
+		"The kernel's receive buffer of a connection. off: it finds the size itself."),
+	at("send_buffer", size(orOff), func(s *Socket) *int64 { return &s.SendBuffer }, "off",
+		"The kernel's send buffer of a connection. off: it finds the size itself."),
+	at("keep_alive", duration(orOff), func(s *Socket) *time.Duration { return &s.KeepAlive }, "off",
+		"The silence after which a connection is probed. off: never; the timeouts find what probes would."),
+	at("keep_alive_interval", duration(noOff), func(s *Socket) *time.Duration { return &s.KeepAliveInterval }, "15s",
+		"The time between probes."),
+	at("keep_alive_count", count(1, 100, noOff), func(s *Socket) *int { return &s.KeepAliveCount }, "9",
+		"The unanswered probes that end a connection."),
+	at("user_timeout", duration(orOff), func(s *Socket) *time.Duration { return &s.UserTimeout }, "off",
+		"How long what was sent may stay unacknowledged, where connections are probed. off: as the kernel has it."),
 )
 
 // maxCount bounds numbers of things to what an int has on all systems.

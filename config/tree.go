@@ -20,6 +20,7 @@ type Listener struct {
 	Address           string
 	Timeouts          ListenerTimeouts
 	Limits            ListenerLimits
+	Socket            *Socket // nil: the system's defaults
 	AllowHalfClose    bool
 	DrainEarlyUploads bool
 	AllowPaths        []*string
@@ -39,6 +40,15 @@ type ListenerLimits struct {
 	Connections int
 	MinBodyRate int64
 	Drain       int64
+}
+
+// Socket holds options of a listening socket.
+type Socket struct {
+	Mode                                      string // octal
+	IPv6Only, ReusePort                       bool
+	FastOpen, DSCP, KeepAliveCount            int
+	ReceiveBuffer, SendBuffer                 int64
+	KeepAlive, KeepAliveInterval, UserTimeout time.Duration
 }
 
 // Route is a kind of requests and what happens to them.

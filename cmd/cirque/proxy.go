@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"net"
 	"strings"
 	"time"
 
@@ -10,11 +9,12 @@ import (
 
 	"github.com/cirqueproxy/cirque"
 	"github.com/cirqueproxy/cirque/balance"
+	"github.com/cirqueproxy/cirque/listen"
 	"github.com/cirqueproxy/cirque/message"
 )
 
 func newProxy() *cobra.Command {
-	var listen string
+	var addr string
 	var to []string
 	var grace time.Duration
 	cmd := &cobra.Command{
@@ -27,7 +27,7 @@ func newProxy() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			l, err := listenOn(listen)
+			l, err := listen.Listen(cmd.Context(), addr, listen.Options{})
 			if err != nil {
 				return err
 			}
@@ -35,7 +35,7 @@ func newProxy() *cobra.Command {
 			return serveUntilSignal(cmd.Context(), srv, l, grace)
 		},
 	}
-	cmd.Flags().StringVar(&listen, "listen", ":8080", "`address` to listen on: host:port, :port or unix:/path")
+	cmd.Flags().StringVar(&addr, "listen", ":8080", "`address` to listen on: host:port, :port or unix:/path")
 	cmd.Flags().StringSliceVar(&to, "to", nil, "origins to proxy to: host:port or unix:/path, in turn")
 	cmd.Flags().DurationVar(&grace, "grace", 30*time.Second, "how long running requests may take after SIGTERM")
 	_ = cmd.MarkFlagRequired("to")
@@ -55,12 +55,4 @@ func proxyTo(origins []string) (*cirque.Server, error) {
 		// Nothing here decides by a path.
 		AllowPaths: []message.PathProblem{message.PathHiddenSeparator},
 	}, nil
-}
-
-func listenOn(addr string) (net.Listener, error) {
-	network := "tcp"
-	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
-		network, addr = "unix", path
-	}
-	return net.Listen(network, addr)
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cirqueproxy/cirque/config"
+	"github.com/cirqueproxy/cirque/listen"
 )
 
 func newRun() *cobra.Command {
@@ -74,7 +75,7 @@ func run(cmd *cobra.Command, file string, grace time.Duration) error {
 func bindAll(b *config.Built) ([]service, error) {
 	var services []service
 	for _, s := range b.Servers {
-		l, err := bind(s.Address)
+		l, err := listen.Listen(context.Background(), s.Address, s.Socket)
 		if err != nil {
 			closeSockets(services)
 			return nil, fmt.Errorf("listener %s: %w", s.Name, err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"github.com/cirqueproxy/cirque/accesslog"
 	"github.com/cirqueproxy/cirque/admin"
 	"github.com/cirqueproxy/cirque/config"
+	"github.com/cirqueproxy/cirque/listen"
 	"github.com/cirqueproxy/cirque/metrics"
 )
 
@@ -114,7 +116,7 @@ func (w *watch) serveAdmin(c *config.Config, b *config.Built) (stop func(), err 
 	if c.Admin == nil {
 		return func() {}, nil
 	}
-	l, err := bind(c.Admin.Address)
+	l, err := listen.Listen(context.Background(), c.Admin.Address, listen.Options{})
 	if err != nil {
 		return nil, fmt.Errorf("admin: %w", err)
 	}
