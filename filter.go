@@ -75,6 +75,8 @@ type headHook = hook[func(*Session) error]
 
 // plan is a list of filters as one slice per phase. Immutable.
 type plan struct {
+	hooked bool // there is a filter at all
+
 	request, forward, connected, upstreamRequest []headHook
 	requestBody                                  []hook[BodyHook]
 
@@ -88,7 +90,7 @@ type plan struct {
 
 // compile checks a list of filters and lays it out by phase.
 func compile(filters []Filter) (*plan, error) {
-	p := &plan{}
+	p := &plan{hooked: len(filters) > 0}
 	seen := map[string]bool{}
 	for i := range filters {
 		f := &filters[i]

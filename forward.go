@@ -80,6 +80,10 @@ func (s *Session) beginAttempt(p *Peer) {
 	}
 }
 
+// timed reports whether anybody can ask how long the attempt took: reading the
+// clock costs as much as parsing a short head.
+func (s *Session) timed() bool { return s.plan.hooked || s.peer.Observer != nil }
+
 // endAttempt completes the facts and tells the observer.
 func (s *Session) endAttempt(e *Error) {
 	a := &s.attempt
@@ -90,7 +94,9 @@ func (s *Session) endAttempt(e *Error) {
 	}
 	s.up, s.h1up = nil, nil
 	a.Err = e
-	a.Total = time.Since(s.began) - s.attemptAt
+	if s.timed() {
+		a.Total = time.Since(s.began) - s.attemptAt
+	}
 	if s.peer.Observer != nil {
 		s.peer.Observer.Ended(*a)
 	}
@@ -105,10 +111,11 @@ func (s *Session) attemptOn(p *Peer) *Error {
 	}
 	s.attempt.Reused = s.up.Reused()
 	var err error
+	// A panic ends here, not further up: the attempt has to be closed too.
 	if s.req.Method() == "CONNECT" && s.h1up != nil {
-		err = s.openTunnel()
+		err = s.guard((*Session).openTunnel)
 	} else {
-		err = s.exchange()
+		err = s.guard((*Session).exchange)
 	}
 	if err == nil {
 		return nil
@@ -192,7 +199,7 @@ func (s *Session) exchange() error {
 		if !whole {
 			s.startPump()
 		}
-		err = s.response()
+		err = s.guard((*Session).response)
 	}
 	s.down.Unwatch()
 	if s.duplex {
@@ -221,7 +228,7 @@ func (s *Session) response() error {
 		}
 	}
 	s.attempt.Status = s.resp.Status
-	if s.peer.Observer != nil || s.server == nil || s.server.timings {
+	if s.timed() {
 		s.attempt.FirstByte = time.Since(s.began) - s.attemptAt
 	}
 	if s.resp.Status == 101 {

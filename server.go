@@ -101,7 +101,6 @@ type Server struct {
 	cfg     downstream.Config
 	sweep   *wire.Sweep
 	parker  *wire.Parker
-	timings bool
 	clock   dateCache
 	trimmer trimmer
 
@@ -132,7 +131,6 @@ func (srv *Server) init() {
 	srv.once.Do(func() {
 		srv.sweep = wire.NewSweep(0)
 		srv.parker, _ = wire.NewParker() // without one, connections keep their goroutines
-		srv.timings = true
 		srv.listeners = map[net.Listener]struct{}{}
 		srv.conns = map[*downstream.H1]func(){}
 		if srv.MaxConns > 0 {

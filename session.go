@@ -188,7 +188,8 @@ func (s *Session) Err() *Error { return s.lastErr }
 // Respond ends the request with a local response: a hook returns its result.
 // Fields set before on s.Response() are sent; a Content-Type of text/plain is
 // added where none is. Called when there is a response already, it takes that
-// one's place, with new fields.
+// one's place, with new fields. It fails once the head has gone out: from the
+// body hooks of a response on only an error can end it, with a visible cut.
 //
 // A response made in a hook of filter i passes the response hooks of the
 // filters before i.
@@ -204,6 +205,9 @@ func (s *Session) RespondBytes(status int, body []byte) error {
 func (s *Session) respond(status int, body []byte) error {
 	if status < 200 || status > 999 {
 		return &Error{Reason: reason.HookError, Err: errBadStatus}
+	}
+	if s.down.Started() {
+		return &Error{Reason: reason.HookError, Err: errBegun}
 	}
 	if s.phase == phaseResponse {
 		s.resp.Reset()

@@ -9,6 +9,8 @@ import (
 	"github.com/cirqueproxy/cirque/reason"
 )
 
+var errBegun = errors.New("the response has begun, another cannot take its place")
+
 var errBadStatus = errors.New("the status of a local response must be between 200 and 999")
 
 // serve runs the session. Its steps, in order:

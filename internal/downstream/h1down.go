@@ -198,16 +198,19 @@ func (c *H1) connection(status int) string {
 		return "upgrade"
 	case c.tunneled:
 		return ""
-	case c.draining.Load():
-		c.keep, c.end = false, reason.Shutdown
-	case c.cfg.MaxRequests > 0 && c.requests >= c.cfg.MaxRequests:
-		c.keep, c.end = false, reason.RequestLimit
 	case c.upgrading:
 		// The client may already have sent bytes of the other protocol: they
 		// are never parsed as a request.
 		c.keep, c.lingering = false, true
 	case !c.in.Ended() && !c.drainable():
 		c.keep, c.lingering = false, true
+	case !c.keep:
+	// A client that did not ask for the end may be sending its next request:
+	// a reset for that must not destroy this response.
+	case c.draining.Load():
+		c.keep, c.lingering, c.end = false, true, reason.Shutdown
+	case c.cfg.MaxRequests > 0 && c.requests >= c.cfg.MaxRequests:
+		c.keep, c.lingering, c.end = false, true, reason.RequestLimit
 	}
 	switch {
 	case !c.keep:
@@ -243,7 +246,7 @@ func (c *H1) DropReady() {
 
 // CloseAfter makes the present response the last one of the connection.
 func (c *H1) CloseAfter(r reason.Reason) {
-	c.keep = false
+	c.keep, c.lingering = false, c.lingering || c.keep
 	if c.end == reason.None {
 		c.end = r
 	}
