@@ -30,6 +30,7 @@ func (s *Session) serve() {
 	if err == nil || errors.Is(err, errResponded) {
 		err = nil
 		if s.responded {
+			s.lastErr = nil // a hook made something of it
 			err = s.guard((*Session).sendLocal)
 		}
 	}

@@ -249,7 +249,7 @@ func (c *H1) close() {
 		c.wc.Abort() // an ordinary end would say that the body is complete
 	case c.aborted:
 		c.wc.Close()
-	case c.lingering || (c.finished && (!c.in.Ended() || len(c.wc.Buffered()) > 0)):
+	case c.lingering || (c.finished && (!c.in.Ended() || c.wc.Stray() == wire.ErrStray)):
 		c.clearInterrupt()
 		c.wc.LingerClose(256<<10, 2*time.Second)
 	default:
