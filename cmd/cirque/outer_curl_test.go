@@ -29,6 +29,7 @@ type ring struct {
 	cirque        *process
 	addr          string // of Cirque
 	log           string // its access log
+	calls         int    // of curl
 }
 
 const ringConf = `
@@ -63,22 +64,26 @@ func newRing(t *testing.T) *ring {
 
 // curled is what curl says about a request.
 type curled struct {
-	exit     int
-	head     string // all response heads, with LF
-	body     []byte
-	log      string // what curl says of the connection
-	Status   int    `json:"http_code"`
-	Connects int    `json:"num_connects"`
-	Uploaded int64  `json:"size_upload"`
-	Redirect int    `json:"num_redirects"`
-	Version  string `json:"http_version"`
+	exit       int
+	head       string // all response heads, with LF
+	body       []byte
+	log        string // what curl says of the connection
+	Status     int    `json:"http_code"`
+	Connects   int    `json:"num_connects"`
+	Uploaded   int64  `json:"size_upload"`
+	Downloaded int64  `json:"size_download"`
+	Redirect   int    `json:"num_redirects"`
+	Version    string `json:"http_version"`
 }
 
 // curlCommand is curl with every host reached through Cirque, and with nothing
 // of the user's own settings.
 func (r *ring) curlCommand(args ...string) *exec.Cmd {
 	r.t.Helper()
-	args = append([]string{"-q", "-sS", "--max-time", "20", "--connect-to", "::" + r.addr}, args...)
+	if !slices.Contains(args, "-x") {
+		args = append([]string{"--connect-to", "::" + r.addr}, args...)
+	}
+	args = append([]string{"-q", "-sS", "--max-time", "20"}, args...)
 	cmd := exec.Command(tool(r.t, "curl"), args...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + r.root}
 	return cmd
@@ -92,6 +97,7 @@ func (r *ring) curl(t *testing.T, args ...string) curled {
 	cmd := r.curlCommand(append([]string{"-v", "-D", head, "-o", body, "-w", "%{json}"}, args...)...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	r.calls++
 	if err := cmd.Run(); cmd.ProcessState == nil {
 		t.Fatal(err)
 	}
@@ -162,8 +168,8 @@ func TestOuterCurl(t *testing.T) {
 func (r *ring) wantLog() {
 	r.t.Helper()
 	lines := accessLines(r.t, r.log)
-	if len(lines) < 100 {
-		r.t.Errorf("only %d lines in the access log", len(lines))
+	if len(lines) < r.calls {
+		r.t.Errorf("%d lines in the access log after curl ran %d times", len(lines), r.calls)
 	}
 	for _, l := range lines {
 		switch {
@@ -189,7 +195,9 @@ func (r *ring) testDownloads(t *testing.T) {
 				c.wantBody(t, r.files[name])
 			}
 			c := r.curl(t, "-I", url+"1m").good(t, 200).has(t, "Content-Length: 1048576")
-			c.wantBody(t, []byte(c.head)) // curl shows the head in the body's place
+			if c.Downloaded != 0 {
+				t.Errorf("HEAD has a body of %d bytes", c.Downloaded)
+			}
 			r.curl(t, url+"none").good(t, 404)
 		})
 	}
@@ -218,6 +226,9 @@ func (r *ring) testUploads(t *testing.T) {
 		for _, way := range uploadWays {
 			t.Run(origin+" "+way.name, func(t *testing.T) {
 				for _, name := range []string{"empty", "small", "1m", "20m"} {
+					if way.name == "put chunked" && name == "empty" {
+						continue // curl 7.88 sends no last chunk after an empty file
+					}
 					r.upload(t, "http://"+origin+".test/upload", name, way.method, way.chunked, way.args)
 				}
 			})
