@@ -41,6 +41,13 @@ func FuzzParseRequest(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte, at uint16) {
 		end, _, err := HeadEnd(b, 0)
 		cutEnd, cutErr := cutHead(b, min(int(at), len(b)))
+		if err == nil && cutErr == errBareLF {
+			// Seen sooner, since the head was not whole at first.
+			if err := ParseRequest(b[:end], wideLimits, &message.Request{}, &RequestMeta{}); err == nil {
+				t.Fatalf("cut at %d: %v, whole: accepted", at, cutErr)
+			}
+			return
+		}
 		if cutEnd != end || cutErr != err {
 			t.Fatalf("cut at %d: %d %v, whole: %d %v", at, cutEnd, cutErr, end, err)
 		}
@@ -110,6 +117,12 @@ func FuzzParseResponse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte, method string, at uint16) {
 		end, _, err := HeadEnd(b, 0)
 		cutEnd, cutErr := cutHead(b, min(int(at), len(b)))
+		if err == nil && cutErr == errBareLF {
+			if err := ParseResponse(b[:end], wideLimits, "GET", &ResponseRules{}, &message.Response{}, &ResponseMeta{}); err == nil {
+				t.Fatalf("cut at %d: %v, whole: accepted", at, cutErr)
+			}
+			return
+		}
 		if cutEnd != end || cutErr != err {
 			t.Fatalf("cut at %d: %d %v, whole: %d %v", at, cutEnd, cutErr, end, err)
 		}

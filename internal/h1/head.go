@@ -30,6 +30,13 @@ var (
 // that does not agree with its neighbour about it can be smuggled past, so we
 // do not. A few empty lines before a request line are ignored.
 func HeadEnd(b []byte, from int) (end, next int, err error) {
+	if from == 0 && len(b) > 0 && b[0] != '\r' && b[0] != '\n' {
+		// The whole head is there most of the time: one search finds its end. A
+		// bare LF before it is found when the lines are parsed.
+		if n := bytes.Index(b, emptyLine); n >= 0 {
+			return n + len(emptyLine), n, nil
+		}
+	}
 	at := from
 	for {
 		n := bytes.IndexByte(b[at:], '\n')
@@ -53,6 +60,8 @@ func HeadEnd(b []byte, from int) (end, next int, err error) {
 	}
 }
 
+var emptyLine = []byte("\r\n\r\n")
+
 // skipEmptyLines returns where the first line that is not empty begins.
 func skipEmptyLines(b []byte) int {
 	at := 0
@@ -62,10 +71,14 @@ func skipEmptyLines(b []byte) int {
 	return at
 }
 
-// nextLine returns where the line that begins at at ends, without its CRLF.
-// There is one: HeadEnd has found it.
+// nextLine returns where the line that begins at at ends, without its CRLF, or
+// -1 if it ends with a bare LF. There is an LF: HeadEnd has found the last one.
 func nextLine(b []byte, at int) int {
-	return at + bytes.IndexByte(b[at:], '\n') - 1
+	end := at + bytes.IndexByte(b[at:], '\n') - 1
+	if end < at || b[end] != '\r' {
+		return -1
+	}
+	return end
 }
 
 // parseFields adds the fields that begin at at in h's own copy of the head.
@@ -78,6 +91,9 @@ func parseFields(h *message.Header, b []byte, at, limit int, f *fieldFacts) erro
 		end := nextLine(b, at)
 		if end == at {
 			return nil
+		}
+		if end < 0 {
+			return errBareLF
 		}
 		if n == limit {
 			return errFields

@@ -45,6 +45,9 @@ func ParseRequest(head []byte, lim *Limits, req *message.Request, meta *RequestM
 	}
 	b := req.Header.Load(head[skipEmptyLines(head):])
 	end := nextLine(b, 0)
+	if end < 0 {
+		return errBareLF
+	}
 	target, err := parseRequestLine(b[:end], lim, req, meta)
 	if err != nil {
 		return err

@@ -50,6 +50,9 @@ func ParseResponse(head []byte, lim *Limits, method string, rules *ResponseRules
 	}
 	b := resp.Header.Load(head)
 	end := nextLine(b, 0)
+	if end < 0 {
+		return errBareLF
+	}
 	if err := parseStatusLine(b[:end], resp, meta); err != nil {
 		return err
 	}
