@@ -2,6 +2,7 @@ package cirque_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"sync"
 	"sync/atomic"
@@ -22,6 +23,8 @@ type simSession struct {
 	upLast   int // calls of the RequestBody hook with last
 	downLast int
 	slept    time.Duration
+	ctx      context.Context
+	buffered bool
 	up, down bytes.Buffer // held back
 }
 
@@ -87,7 +90,7 @@ func (y *simSessions) logged(s *sim) func(*cirque.Session, *cirque.Error) {
 
 // filters returns the hooks, in an order of the seed's.
 func (s *sim) filters() []cirque.Filter {
-	list := []cirque.Filter{s.chaosFilter(), s.watchFilter("watch")}
+	list := []cirque.Filter{s.chaosFilter(), s.watchFilter("watch"), {Name: "use", Request: s.useHook}}
 	if s.set.upperUp {
 		list = append(list, cirque.Filter{Name: "upper up", RequestBody: func(_ *cirque.Session, b []byte, _ bool) ([]byte, error) {
 			return bytes.ToUpper(b), nil
@@ -113,6 +116,31 @@ func (s *sim) filters() []cirque.Filter {
 	}
 	s.r.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
 	return list
+}
+
+// useHook uses what a Session offers besides.
+func (s *sim) useHook(x *cirque.Session) error {
+	rec, exit := s.enter(x, "use")
+	defer exit()
+	r := newSimRand(s.seed, "use", rec.id())
+	if r.chance(15) {
+		rec.ctx = x.Context()
+	}
+	if r.chance(10) {
+		x.Keep()
+	}
+	if rec.q == nil || s.set.calm || !r.chance(10) {
+		return nil
+	}
+	b, err := x.BufferRequest(50_000)
+	if err == nil && !bytes.Equal(b, rec.q.body) {
+		s.failf("request %s: a hook read a body of %d bytes, want %d", rec.id(), len(b), len(rec.q.body))
+	}
+	if err == nil {
+		s.tally.add("buffered")
+	}
+	rec.buffered = true
+	return err
 }
 
 func holdBack(held *bytes.Buffer, b []byte, last bool) []byte {
@@ -307,8 +335,15 @@ func (s *sim) doneHook(x *cirque.Session, err error) {
 }
 
 func (s *sim) checkDone(x *cirque.Session, rec *simSession, err error) {
-	if d := s.set.total; d > 0 && x.Attempts() > 0 && x.Elapsed() > d+rec.slept+s.set.write+time.Second {
-		s.failf("request %s: took %v, with a total timeout of %v", rec.id(), x.Elapsed(), d)
+	limit := s.set.total + rec.slept + 2*time.Second
+	if rec.q != nil && rec.q.faulty.Load() {
+		limit += s.set.write // a client that does not read its error page
+	}
+	if s.set.total > 0 && x.Attempts() > 0 && x.Elapsed() > limit {
+		s.failf("request %s: took %v, with a total timeout of %v and hooks that slept %v", rec.id(), x.Elapsed(), s.set.total, rec.slept)
+	}
+	if rec.ctx != nil && rec.ctx.Err() != nil && err == nil {
+		s.failf("request %s: the context ended before the session, which did not fail", rec.id())
 	}
 	if err == nil {
 		if rec.logged != 0 && !rec.q.panicsAtEnd() {
@@ -344,7 +379,7 @@ func (s *sim) checkReason(rec *simSession, e *cirque.Error) {
 	case reason.HookError, reason.HookPanic, reason.Refused:
 		ok = q.chaos > chaosSleep
 	case reason.BodyTooLarge:
-		ok = s.set.maxBody > 0 && int64(len(q.body)) > s.set.maxBody
+		ok = s.set.maxBody > 0 && int64(len(q.body)) > s.set.maxBody || rec.buffered && len(q.body) > 50_000
 	case reason.TotalTimeout:
 		ok = s.set.total > 0
 	case reason.MethodRefused:
@@ -371,6 +406,9 @@ func (y *simSessions) check(s *sim) {
 	}
 	donePanics := 0
 	for _, rec := range y.all {
+		if rec.ctx != nil && rec.ctx.Err() == nil {
+			s.failf("request %s: the context lives on", rec.id())
+		}
 		if rec.q.panicsAtEnd() {
 			donePanics++
 		}

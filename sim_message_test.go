@@ -182,6 +182,9 @@ func (s *sim) newReq(client, n int) *simReq {
 	if r.chance(s.set.chaos) {
 		q.chaos, q.phase = chaosKind(1+r.IntN(int(chaosKinds)-1)), oneOf(r, chaosPhases...)
 	}
+	if s.set.total > 0 && r.chance(30) {
+		q.chaos, q.phase = chaosSleep, oneOf(r, "forward", "connected", "upstreamRequest")
+	}
 	return q
 }
 

@@ -32,11 +32,16 @@ import (
 var (
 	simSeed  = flag.Uint64("sim.seed", 0, "run only this seed of TestSimulation")
 	simFirst = flag.Uint64("sim.first", 1, "the first seed of TestSimulation")
-	simCount = flag.Int("sim.count", 0, "how many seeds TestSimulation runs, or how often -sim.seed; 0: 300, or once")
+	simCount = flag.Int("sim.count", 0, "how many seeds TestSimulation runs, or how often -sim.seed; 0: some hundred, or once")
 	simTrace = flag.Bool("sim.trace", false, "print what happened in a run that failed")
 )
 
-const simSeeds = 300
+// How many seeds an ordinary run has. Those under the race detector take ten times
+// as long.
+const (
+	simSeeds     = 600
+	simSeedsRace = 150
+)
 
 func TestSimulation(t *testing.T) {
 	if *simSeed != 0 {
@@ -49,6 +54,9 @@ func TestSimulation(t *testing.T) {
 	count := *simCount
 	if count <= 0 {
 		count = simSeeds
+		if raceEnabled {
+			count = simSeedsRace
+		}
 	}
 	for i := range count {
 		seeds = append(seeds, *simFirst+uint64(i))
@@ -153,5 +161,5 @@ var simMust = []string{
 	"error connect_timeout", "error hook_error", "error hook_panic", "error client_gone", "error client_reset",
 	"error body_timeout", "error body_too_large", "error total_timeout", "error peer_limit",
 	"error upstream_bad_head", "error upstream_truncated", "error upstream_read_timeout",
-	"error bad_request", "error refused", "retried", "reused", "replayed body", "calm run",
+	"error bad_request", "error refused", "retried", "reused", "replayed body", "buffered", "calm run",
 }
