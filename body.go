@@ -57,8 +57,11 @@ func (b *requestBody) release() {
 // held returns what an attempt sends first.
 func (b *requestBody) held() []byte { return b.data }
 
-// replayable reports whether another attempt can send all that was read.
-func (b *requestBody) replayable() bool { return !b.lost && len(b.data) <= b.max }
+// replayable reports whether another attempt can send all that was read: after
+// one that sent something only what is within the bound.
+func (b *requestBody) replayable(sent bool) bool {
+	return !b.lost && (!sent || len(b.data) <= b.max)
+}
 
 // gather takes what there is of the body without waiting, and reports whether
 // that is all of it.
@@ -68,7 +71,7 @@ func (b *requestBody) gather(s *Session) (whole bool, err error) {
 		if err != nil {
 			return false, err
 		}
-		b.hold(piece, buf.LargeSize)
+		b.keep(piece)
 	}
 	if b.last && s.req.Trailer.Len() > 0 {
 		s.upReq.Trailer.CopyFrom(&s.req.Trailer)
@@ -100,16 +103,24 @@ func (b *requestBody) next(s *Session) (piece []byte, err error) {
 	return piece, nil
 }
 
-// hold keeps a piece for another attempt, unless that would be more than max.
-func (b *requestBody) hold(piece []byte, max int) {
-	if b.lost || len(piece) == 0 {
+// hold keeps a piece that is on its way for another attempt, unless that would
+// be more than the bound.
+func (b *requestBody) hold(piece []byte) {
+	switch {
+	case b.lost:
+	case len(b.data)+len(piece) > b.max:
+		b.lose()
+	default:
+		b.keep(piece)
+	}
+}
+
+// keep adds a piece to data.
+func (b *requestBody) keep(piece []byte) {
+	if len(piece) == 0 {
 		return
 	}
 	need := len(b.data) + len(piece)
-	if need > max && len(b.data) > 0 {
-		b.lose()
-		return
-	}
 	if b.mem == nil && need <= buf.LargeSize {
 		b.mem = buf.Get(class(need))
 		b.data = b.mem.B[:0]
@@ -218,7 +229,7 @@ func (s *Session) pumpAll() error {
 		if err != nil {
 			return err
 		}
-		b.hold(piece, b.max)
+		b.hold(piece)
 		var trailer *message.Header
 		if b.last {
 			trailer = &s.req.Trailer
@@ -245,10 +256,10 @@ func (s *Session) spliceUp() (bool, error) {
 		return false, err
 	}
 	s.body.lose()
-	moved, err := wire.Splice(dst, src, n)
-	s.down.EndRawIn(moved)
+	taken, moved, err := wire.Splice(dst, src, n)
+	s.down.EndRawIn(taken)
 	s.up.EndRawOut(moved)
-	s.body.read.Add(moved)
+	s.body.read.Add(taken)
 	var se *wire.SpliceError
 	switch {
 	case err == nil:

@@ -95,7 +95,7 @@ func (s *Session) reset(down exchange.Down) {
 	if cap(s.local) > maxKeptLocal {
 		s.local = nil
 	}
-	s.totalTimer = nil
+	s.total = nil
 }
 
 // maxKeptLocal bounds the memory of local responses that an idle connection
@@ -141,13 +141,6 @@ func (c *conn) requests() int {
 func (c *conn) closeAfter() {
 	if c.h1 != nil {
 		c.h1.CloseAfter(reason.KeepAliveOff)
-	}
-}
-
-// cancel ends the present session's wait from another goroutine.
-func (c *conn) cancel(cause error) {
-	if c.h1 != nil {
-		c.h1.CancelWait(cause)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/cirqueproxy/cirque/internal/buf"
 	"github.com/cirqueproxy/cirque/internal/exchange"
@@ -197,9 +198,18 @@ func (g gone) Cancel(cause error) {
 // Unwatch implements exchange.Down.
 func (d *handlerDown) Unwatch() { d.watch.Unwatch() }
 
+// CancelWait implements exchange.Down.
+func (d *handlerDown) CancelWait(cause error) {
+	d.watch.cancel(cause)
+	_ = d.rc.SetReadDeadline(past)
+	_ = d.rc.SetWriteDeadline(past)
+}
+
 // InterruptBody implements exchange.Down: net/http ends a read when the handler
 // closes the body.
 func (d *handlerDown) InterruptBody(error) { d.r.Body.Close() }
 
 // ResumeBody implements exchange.Down.
-func (d *handlerDown) ResumeBody() {}
+func (d *handlerDown) ResumeBody() { _ = d.rc.SetWriteDeadline(time.Time{}) }
+
+var past = time.Unix(1, 0)

@@ -163,12 +163,29 @@ type contextWatcher struct {
 
 	mu   sync.Mutex
 	live exchange.Canceler // Guarded by mu: nil when nothing is watched.
+	over error             // Guarded by mu: what ended all waits.
+}
+
+// cancel ends the present wait and all later ones.
+func (w *contextWatcher) cancel(cause error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.over = cause
+	if w.live != nil {
+		w.live.Cancel(cause)
+	}
 }
 
 // Watch implements upstream.Watcher.
 func (w *contextWatcher) Watch(c exchange.Canceler) {
 	w.Unwatch()
+	w.mu.Lock()
 	w.live = c
+	over := w.over
+	w.mu.Unlock()
+	if over != nil {
+		c.Cancel(over)
+	}
 	w.stop = context.AfterFunc(w.ctx, func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()

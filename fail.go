@@ -2,6 +2,7 @@ package cirque
 
 import (
 	"errors"
+	"net/http"
 	"strconv"
 	"strings"
 
@@ -18,7 +19,7 @@ const statusClientGone = 499
 func (s *Session) fail(err error) {
 	e := toError(err, reason.HookError)
 	s.lastErr = e
-	if s.down.Started() {
+	if s.down.Started() || errors.Is(err, http.ErrAbortHandler) {
 		s.down.Abort()
 		return
 	}

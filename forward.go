@@ -2,8 +2,10 @@ package cirque
 
 import (
 	"errors"
+	"sync"
 	"time"
 
+	"github.com/cirqueproxy/cirque/internal/exchange"
 	"github.com/cirqueproxy/cirque/internal/upstream"
 	"github.com/cirqueproxy/cirque/message"
 	"github.com/cirqueproxy/cirque/reason"
@@ -37,9 +39,33 @@ func (s *Session) forward() error {
 // startTotal bounds the session as a whole, where the Proxy says so.
 func (s *Session) startTotal() {
 	if d := s.proxy.Timeouts.Total; d > 0 {
-		s.keepOut = true
-		s.totalTimer = time.AfterFunc(d, func() { s.conn.cancel(errTotal) })
+		t, down := &totalTimer{}, s.down
+		t.timer = time.AfterFunc(d, func() { t.fire(down) })
+		s.total = t
 	}
+}
+
+// totalTimer ends a session's waits when its total time is over.
+type totalTimer struct {
+	timer *time.Timer
+
+	mu   sync.Mutex
+	over bool // Guarded by mu: the session is done, its connection serves another.
+}
+
+func (t *totalTimer) fire(d exchange.Down) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.over {
+		d.CancelWait(errTotal)
+	}
+}
+
+func (t *totalTimer) stop() {
+	t.mu.Lock()
+	t.over = true
+	t.mu.Unlock()
+	t.timer.Stop()
 }
 
 var errTotal = &reason.Error{Reason: reason.TotalTimeout}

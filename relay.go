@@ -74,10 +74,10 @@ func (s *Session) spliceDown() (bool, error) {
 	if dst == nil || err != nil {
 		return false, err
 	}
-	moved, err := wire.Splice(dst, src, n)
-	s.up.EndRawIn(moved)
+	taken, moved, err := wire.Splice(dst, src, n)
+	s.up.EndRawIn(taken)
 	s.down.EndRawOut(moved)
-	s.attempt.Received += moved
+	s.attempt.Received += taken
 	s.sentBody += moved
 	if err != nil {
 		return true, s.spliceError(err)

@@ -42,7 +42,7 @@ func (s *Session) mayRetry(e *Error) bool {
 	case e.Peer == "":
 		// No peer was chosen: asking again gives the same answer.
 		return false
-	case !s.body.replayable():
+	case !s.body.replayable(e.Sent):
 		// A part of the body is gone.
 		return false
 	case !e.Sent && e.Reused && s.stale < maxStale:

@@ -64,7 +64,7 @@ type Session struct {
 	idLen        int
 	ctx          context.Context
 	cancelCtx    context.CancelCauseFunc
-	totalTimer   *time.Timer
+	total        *totalTimer // nil: the session may take as long as its waits
 
 	body requestBody
 

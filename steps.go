@@ -3,6 +3,7 @@ package cirque
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"runtime/debug"
 
 	"github.com/cirqueproxy/cirque/message"
@@ -51,6 +52,11 @@ func (s *Session) guard(step func(*Session) error) (err error) {
 
 func (s *Session) panicked(v any) error {
 	s.keepOut = true // what the hook left half done must not meet another request
+	if v == http.ErrAbortHandler {
+		// net/http's way to cut a response: it is no accident.
+		s.down.Abort()
+		return &Error{Reason: reason.HookError, Err: http.ErrAbortHandler}
+	}
 	e := &Error{Reason: reason.HookPanic, Err: fmt.Errorf("%v\n%s", v, debug.Stack())}
 	if s.server != nil {
 		s.server.panics.Add(1)
@@ -237,8 +243,8 @@ var serverName = []byte("cirque")
 
 // finish ends the session: Done hooks, counters, the log.
 func (s *Session) finish() {
-	if s.totalTimer != nil {
-		s.totalTimer.Stop()
+	if s.total != nil {
+		s.total.stop()
 	}
 	s.phase = phaseDone
 	var err error
@@ -272,6 +278,12 @@ func (s *Session) runDone(h *hook[func(*Session, error)], err error) {
 
 // logError reports the session's error to who wants it.
 func (s *Session) logError() {
+	defer func() {
+		if v := recover(); v != nil && s.server != nil {
+			s.server.panics.Add(1)
+			s.server.logger().Error("LogError panicked", "panic", v)
+		}
+	}()
 	switch {
 	case s.proxy != nil && s.proxy.LogError != nil:
 		s.proxy.LogError(s, s.lastErr)

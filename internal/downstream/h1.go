@@ -61,6 +61,7 @@ type H1 struct {
 
 	watchMu sync.Mutex
 	watcher exchange.Canceler // Guarded by watchMu.
+	cancel  error             // Guarded by watchMu: what ends all waits of the present session.
 }
 
 // NewH1 returns the connection over wc, which it owns from now on.
@@ -130,7 +131,12 @@ func (c *H1) Drain() {
 func (c *H1) activate() {
 	c.watchMu.Lock()
 	c.setState(StateActive)
+	cancelled := c.cancel != nil
+	c.cancel = nil
 	c.watchMu.Unlock()
+	if cancelled {
+		c.clearInterrupt()
+	}
 	if c.draining.Load() {
 		c.clearInterrupt()
 	}
@@ -171,7 +177,11 @@ func (c *H1) left() {
 func (c *H1) Watch(w exchange.Canceler) {
 	c.watchMu.Lock()
 	c.watcher = w
+	cause := c.cancel
 	c.watchMu.Unlock()
+	if cause != nil {
+		w.Cancel(cause)
+	}
 	if c.gone.Load() {
 		c.left()
 		return

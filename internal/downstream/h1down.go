@@ -301,11 +301,11 @@ func (c *H1) InterruptBody(cause error) { c.wc.InterruptRead(cause) }
 // ResumeBody implements exchange.Down.
 func (c *H1) ResumeBody() { c.clearInterrupt() }
 
-// CancelWait ends the wait that the present session is in, from another
-// goroutine.
+// CancelWait implements exchange.Down.
 func (c *H1) CancelWait(cause error) {
 	c.watchMu.Lock()
 	defer c.watchMu.Unlock()
+	c.cancel = cause
 	if c.watcher != nil {
 		c.watcher.Cancel(cause)
 	}

@@ -59,6 +59,9 @@ type Down interface {
 	// runs at most once and never after Unwatch returned.
 	Watch(c Canceler)
 	Unwatch()
+	// CancelWait ends the present wait of the session and all later ones, from
+	// another goroutine. ResumeBody makes it possible to answer after it.
+	CancelWait(cause error)
 	// InterruptBody makes a ReadBody of another goroutine return cause, now and
 	// until ResumeBody.
 	InterruptBody(cause error)

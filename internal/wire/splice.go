@@ -21,16 +21,18 @@ func (e *SpliceError) Unwrap() error { return e.Err }
 
 // Splice moves n bytes from src to dst, or all until src ends if n < 0. Nothing
 // may be buffered in src. Where both have a descriptor the bytes do not enter
-// the process. It returns how many bytes reached dst, and nil only if that is
-// all; an end of src before n bytes is io.ErrUnexpectedEOF.
-func Splice(dst, src *Conn, n int64) (moved int64, err error) {
+// the process. It returns how many bytes were taken from src and how many
+// reached dst, which are the same and all if err is nil; an end of src before n
+// bytes is io.ErrUnexpectedEOF.
+func Splice(dst, src *Conn, n int64) (taken, moved int64, err error) {
 	if dst.CanSplice() && src.CanSplice() {
-		moved, err, ok := spliceSys(dst, src, n)
+		taken, moved, err, ok := spliceSys(dst, src, n)
 		if ok {
-			return moved, err
+			return taken, moved, err
 		}
 	}
-	return copyThrough(dst, src, n)
+	moved, err = copyThrough(dst, src, n)
+	return moved, moved, err
 }
 
 // copyThrough is Splice through a buffer.

@@ -71,7 +71,7 @@ const spliceFlags = unix.SPLICE_F_MOVE | unix.SPLICE_F_NONBLOCK
 
 // spliceSys is Splice by splice(2). It reports false, with nothing moved, where
 // the kernel does not do it.
-func spliceSys(dst, src *Conn, n int64) (moved int64, err error, ok bool) {
+func spliceSys(dst, src *Conn, n int64) (taken, moved int64, err error, ok bool) {
 	s := &src.sys
 	src.ReleaseBuffer()
 	defer func() {
@@ -87,21 +87,22 @@ func spliceSys(dst, src *Conn, n int64) (moved int64, err error, ok bool) {
 		}
 		switch err := src.read(opSplice); {
 		case err == errNoSplice && moved == 0:
-			return 0, nil, false
+			return 0, 0, nil, false
 		case err == io.EOF && n < 0:
-			return moved, nil, true
+			return taken, moved, nil, true
 		case err == io.EOF:
-			return moved, &SpliceError{true, io.ErrUnexpectedEOF}, true
+			return taken, moved, &SpliceError{true, io.ErrUnexpectedEOF}, true
 		case err != nil:
-			return moved, &SpliceError{true, err}, true
+			return taken, moved, &SpliceError{true, err}, true
 		}
+		taken += int64(s.rN)
 		k, err := dst.drainPipe(s.rPipe)
 		moved += int64(k)
 		if err != nil {
-			return moved, &SpliceError{false, err}, true
+			return taken, moved, &SpliceError{false, err}, true
 		}
 	}
-	return moved, nil, true
+	return taken, moved, nil, true
 }
 
 // errNoSplice says that the kernel refuses, or that there is no pipe.

@@ -518,7 +518,7 @@ func testSplice(t *testing.T, src, dst string, data []byte, n int64) {
 		}
 	})
 	wg.Go(func() {
-		moved, err := Splice(b, a, n)
+		_, moved, err := Splice(b, a, n)
 		if moved != int64(len(data)) || err != nil {
 			t.Errorf("moved %d: %v", moved, err)
 		}
@@ -548,14 +548,14 @@ func TestSpliceErrors(t *testing.T) {
 			defer sFar.Close()
 			defer dFar.Close()
 			a.SetReadTimeout(20 * time.Millisecond)
-			moved, err := Splice(b, a, 10)
+			_, moved, err := Splice(b, a, 10)
 			var se *SpliceError
 			if moved != 0 || !errors.As(err, &se) || !se.Read || !errors.Is(err, ErrTimeout) {
 				t.Fatalf("stalled source: %d, %v", moved, err)
 			}
 			sFar.Write([]byte("12345"))
 			sFar.Close()
-			moved, err = Splice(b, a, 10)
+			_, moved, err = Splice(b, a, 10)
 			if moved != 5 || !errors.As(err, &se) || !se.Read || !errors.Is(err, io.ErrUnexpectedEOF) {
 				t.Fatalf("short source: %d, %v", moved, err)
 			}
@@ -580,7 +580,10 @@ func TestSpliceSlowSink(t *testing.T) {
 				}
 			})
 			b.SetWriteTimeout(20 * time.Millisecond)
-			_, err := Splice(b, a, -1)
+			taken, moved, err := Splice(b, a, -1)
+			if taken+int64(len(a.Buffered())) != a.BytesRead() || moved != b.BytesWritten() || (b.CanSplice() && taken == moved) {
+				t.Errorf("took %d of %d, moved %d of %d", taken, a.BytesRead(), moved, b.BytesWritten())
+			}
 			var se *SpliceError
 			if !errors.As(err, &se) || se.Read || !errors.Is(err, ErrTimeout) {
 				t.Errorf("got %v", err)
