@@ -475,7 +475,7 @@ func (r *ring) testEvents(t *testing.T) {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	}()
-	r.node.says(`^has /events$`, 1)
+	r.node.says(t, `^has /events$`, 1)
 	lines := bufio.NewScanner(stdout)
 	for i := range 10 {
 		resp, err := http.Post(fmt.Sprintf("http://%s/event?%d", r.nodeAddr, i), "", nil)
@@ -512,7 +512,7 @@ func (r *ring) testAborts(t *testing.T) {
 				t.Fatalf("curl exits with %d, want 28 (time is up)\n%s", c.exit, c.log)
 			}
 			gone := time.Now()
-			tt.origin.says("^left "+tt.left+"$", 1)
+			tt.origin.says(t, "^left "+tt.left+"$", 1)
 			if took := time.Since(gone); took > time.Second {
 				t.Errorf("the origin noticed after %s, want 1s at most", took)
 			}

@@ -121,8 +121,8 @@ func (p *program) text() string { return p.tail(1 << 30) }
 
 // says waits till the program has said so many lines that match, and returns
 // the submatches of the last of them.
-func (p *program) says(pattern string, times int) []string {
-	p.t.Helper()
+func (p *program) says(t *testing.T, pattern string, times int) []string {
+	t.Helper()
 	re := regexp.MustCompile(pattern)
 	late := time.After(patience)
 	for ended := false; ; {
@@ -140,14 +140,14 @@ func (p *program) says(pattern string, times int) []string {
 		}
 		p.mu.Unlock()
 		if ended {
-			p.t.Fatalf("%s ended and said %q %d times, want %d", p.cmd.Path, pattern, n, times)
+			t.Fatalf("%s ended and said %q %d times, want %d", p.cmd.Path, pattern, n, times)
 		}
 		select {
 		case <-morec:
 		case <-p.donec:
 			ended = true
 		case <-late:
-			p.t.Fatalf("%s said %q %d times, want %d", p.cmd.Path, pattern, n, times)
+			t.Fatalf("%s said %q %d times, want %d", p.cmd.Path, pattern, n, times)
 		}
 	}
 }
@@ -258,7 +258,7 @@ func (n *nginx) start(dir string) {
 	n.t.Helper()
 	n.program = launch(n.t, exec.Command(tool(n.t, "nginx"), "-p", dir, "-e", "stderr", "-c", filepath.Join(dir, "conf")))
 	n.starts = 1
-	n.says("start worker process [0-9]", 1)
+	n.says(n.t, "start worker process [0-9]", 1)
 }
 
 // restart starts nginx again after it ended.
@@ -273,7 +273,7 @@ func (n *nginx) reload() {
 	n.t.Helper()
 	n.signal(syscall.SIGHUP)
 	n.starts++
-	n.says("start worker process [0-9]", n.starts)
+	n.says(n.t, "start worker process [0-9]", n.starts)
 }
 
 // startScript starts a program of ours below testdata/outer and returns it and
@@ -284,14 +284,14 @@ func startScript(t *testing.T, interpreter string, args ...string) (*program, st
 	cmd := exec.Command(tool(t, interpreter), args...)
 	cmd.Env = append(os.Environ(), "PYTHONUNBUFFERED=1", "PYTHONDONTWRITEBYTECODE=1")
 	p := launch(t, cmd)
-	return p, p.says(`^listening (\S+)$`, 1)[1]
+	return p, p.says(t, `^listening (\S+)$`, 1)[1]
 }
 
 // startPythonServer starts Python's own server for files.
 func startPythonServer(t *testing.T, root string) string {
 	t.Helper()
 	cmd := exec.Command(tool(t, "python3"), "-u", "-m", "http.server", "--bind", "127.0.0.1", "--directory", root, "0")
-	port := launch(t, cmd).says(`Serving HTTP on 127\.0\.0\.1 port (\d+)`, 1)[1]
+	port := launch(t, cmd).says(t, `Serving HTTP on 127\.0\.0\.1 port (\d+)`, 1)[1]
 	return net.JoinHostPort("127.0.0.1", port)
 }
 
