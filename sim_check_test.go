@@ -24,8 +24,10 @@ func (s *sim) checkUp(q *simReq, h *simHead) {
 	if h.line != want {
 		s.failf("request %s: the origin got %q, want %q", q.id, h.line, want)
 	}
-	if _, n := h.get("X-Sim-Hop"); n > 0 {
-		s.failf("request %s: a hop-by-hop field came to the origin", q.id)
+	for _, name := range []string{"X-Sim-Hop", "Keep-Alive"} {
+		if _, n := h.get(name); n > 0 {
+			s.failf("request %s: the hop-by-hop field %s came to the origin", q.id, name)
+		}
 	}
 	if v, n := h.get("Host"); n != 1 || v != "sim.example:80" {
 		s.failf("request %s: the origin got %d Host fields, %q", q.id, n, v)

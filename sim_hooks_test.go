@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,7 +18,6 @@ type simSession struct {
 	q        *simReq // nil: the head was refused
 	busy     atomic.Int32
 	done     atomic.Bool
-	began    int // attempts
 	logged   int
 	response int // calls of the Response hook
 	upLast   int // calls of the RequestBody hook with last
@@ -68,6 +68,10 @@ func (s *sim) enter(x *cirque.Session, phase string) (*simSession, func()) {
 	}
 	if rec.done.Load() {
 		s.failf("request %s: the hook %s runs after Done", rec.id(), phase)
+	}
+	// Whoever may run beside this hook gets the chance to.
+	for range 3 {
+		runtime.Gosched()
 	}
 	return rec, func() { rec.busy.Store(0) }
 }

@@ -147,7 +147,6 @@ type simReq struct {
 	phase   string
 
 	faulty atomic.Bool // the client's connection had a fault
-	sent   atomic.Bool // its first byte was sent
 }
 
 func (s *sim) newReq(client, n int) *simReq {
@@ -198,7 +197,7 @@ func (q *simReq) target() string {
 // head returns the bytes before the body.
 func (q *simReq) head() []byte {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "%s %s HTTP/1.%d\r\nHost: sim.example:80\r\nX-Sim-Id: %s\r\n", q.method, q.target(), q.minor, q.id)
+	fmt.Fprintf(&b, "%s %s HTTP/1.%d\r\nHost: sim.example:80\r\nX-Sim-Id: %s\r\nKeep-Alive: 1\r\n", q.method, q.target(), q.minor, q.id)
 	switch {
 	case q.upgrade:
 		b.WriteString("Connection: Upgrade\r\nUpgrade: sim\r\n")
