@@ -251,12 +251,12 @@ func (s *Session) spliceUp() (bool, error) {
 	if src == nil {
 		return false, nil
 	}
-	dst, err := s.up.BeginRawOut(n)
+	dst, first, err := s.up.BeginRawOut(n)
 	if dst == nil || err != nil {
 		return false, err
 	}
 	s.body.lose()
-	taken, moved, err := wire.Splice(dst, src, n)
+	taken, moved, err := wire.Splice(dst, src, first, n)
 	s.down.EndRawIn(taken)
 	s.up.EndRawOut(moved)
 	s.body.read.Add(taken)

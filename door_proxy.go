@@ -154,6 +154,15 @@ func (d *handlerDown) WriteBody(b []byte, last bool, trailer *message.Header) er
 	return nil
 }
 
+// WriteLater implements exchange.Down.
+func (d *handlerDown) WriteLater(b []byte) error {
+	if _, err := d.w.Write(b); err != nil {
+		d.aborted = true
+		return &reason.Error{Reason: reason.ClientGone, Err: err}
+	}
+	return nil
+}
+
 // Flush implements exchange.Down.
 func (d *handlerDown) Flush() error {
 	if err := d.rc.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
@@ -176,7 +185,7 @@ func (d *handlerDown) BeginRawIn() (*wire.Conn, int64) { return nil, 0 }
 func (d *handlerDown) EndRawIn(int64) {}
 
 // BeginRawOut implements exchange.Down.
-func (d *handlerDown) BeginRawOut(int64) (*wire.Conn, error) { return nil, nil }
+func (d *handlerDown) BeginRawOut(int64) (*wire.Conn, []byte, error) { return nil, nil, nil }
 
 // EndRawOut implements exchange.Down.
 func (d *handlerDown) EndRawOut(int64) {}

@@ -196,7 +196,7 @@ func (t *roundTrip) BeginRawIn() (*wire.Conn, int64) { return nil, 0 }
 func (t *roundTrip) EndRawIn(int64) {}
 
 // BeginRawOut implements exchange.Up.
-func (t *roundTrip) BeginRawOut(int64) (*wire.Conn, error) { return nil, nil }
+func (t *roundTrip) BeginRawOut(int64) (*wire.Conn, []byte, error) { return nil, nil, nil }
 
 // EndRawOut implements exchange.Up.
 func (t *roundTrip) EndRawOut(int64) {}

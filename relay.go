@@ -13,16 +13,16 @@ func (s *Session) relay() error {
 	hooked := len(s.plan.upstreamResponseBody)+len(s.plan.responseBody) > 0
 	for {
 		if !s.up.BodyReady() {
-			// No flush delay: what there is goes on before we wait for more.
-			if err := s.down.Flush(); err != nil {
-				return err
-			}
 			if !hooked {
 				if moved, err := s.spliceDown(); err != nil {
 					return err
 				} else if moved {
 					continue
 				}
+			}
+			// No flush delay: what there is goes on before we wait for more.
+			if err := s.down.Flush(); err != nil {
+				return err
 			}
 		}
 		b, last, err := s.up.ReadBody()
@@ -42,14 +42,12 @@ func (s *Session) relay() error {
 				return err
 			}
 		}
-		if len(b) > 0 || last {
-			s.sentBody += int64(len(b))
-			if err := s.down.WriteBody(b, last, trailer); err != nil {
-				return err
-			}
-		}
+		s.sentBody += int64(len(b))
 		if last {
-			return nil
+			return s.down.WriteBody(b, true, trailer)
+		}
+		if err := s.down.WriteLater(b); err != nil {
+			return err
 		}
 	}
 }
@@ -70,11 +68,11 @@ func (s *Session) spliceDown() (bool, error) {
 	if src == nil {
 		return false, nil
 	}
-	dst, err := s.down.BeginRawOut(n)
+	dst, first, err := s.down.BeginRawOut(n)
 	if dst == nil || err != nil {
 		return false, err
 	}
-	taken, moved, err := wire.Splice(dst, src, n)
+	taken, moved, err := wire.Splice(dst, src, first, n)
 	s.up.EndRawIn(taken)
 	s.down.EndRawOut(moved)
 	s.attempt.Received += taken

@@ -123,7 +123,7 @@ func (t *tunnel) move(dst, src *wire.Conn) {
 		}
 		src.ReleaseBuffer()
 		seen := t.moved()
-		_, moved, err := wire.Splice(dst, src, -1)
+		_, moved, err := wire.Splice(dst, src, nil, -1)
 		*n += moved
 		switch {
 		case err == nil, errors.Is(err, io.EOF):

@@ -262,6 +262,9 @@ func (c *H1) WriteBody(b []byte, last bool, trailer *message.Header) error {
 	return c.writeError(err)
 }
 
+// WriteLater implements exchange.Down.
+func (c *H1) WriteLater(b []byte) error { return c.writeError(c.out.Later(b)) }
+
 // Flush implements exchange.Down.
 func (c *H1) Flush() error { return c.writeError(c.out.Flush()) }
 
@@ -287,9 +290,9 @@ func (c *H1) BeginRawIn() (*wire.Conn, int64) { return c.in.BeginRaw() }
 func (c *H1) EndRawIn(n int64) { c.in.EndRaw(n) }
 
 // BeginRawOut implements exchange.Down.
-func (c *H1) BeginRawOut(n int64) (*wire.Conn, error) {
-	wc, err := c.out.BeginRaw(n)
-	return wc, c.writeError(err)
+func (c *H1) BeginRawOut(n int64) (*wire.Conn, []byte, error) {
+	wc, first, err := c.out.BeginRaw(n)
+	return wc, first, c.writeError(err)
 }
 
 // EndRawOut implements exchange.Down.

@@ -37,7 +37,10 @@ type Down interface {
 	// WriteBody sends a piece; last ends the body, with the fields of trailer
 	// where it is not nil and the protocol can carry them.
 	WriteBody(b []byte, last bool, trailer *message.Header) error
-	// Flush sends what WriteHead left in the buffer.
+	// WriteLater is WriteBody for a piece that is not the last one and may stay in
+	// the buffer until Flush or the next WriteBody.
+	WriteLater(b []byte) error
+	// Flush sends what WriteHead and WriteLater left in the buffer.
 	Flush() error
 	// Started reports whether a byte of the final head was handed to WriteHead.
 	Started() bool
@@ -50,9 +53,9 @@ type Down interface {
 	// was moved is told to EndRawIn.
 	BeginRawIn() (*wire.Conn, int64)
 	EndRawIn(n int64)
-	// BeginRawOut sends what is buffered and returns the connection to which n
-	// body bytes (-1: till the end) may be written unframed, or nil.
-	BeginRawOut(n int64) (*wire.Conn, error)
+	// BeginRawOut returns the connection to which n body bytes (-1: till the end)
+	// may be written unframed behind first, which the caller sends too, or nil.
+	BeginRawOut(n int64) (wc *wire.Conn, first []byte, err error)
 	EndRawOut(n int64)
 
 	// Watch calls c.Cancel(cause) when the client leaves before Unwatch. Cancel
@@ -90,7 +93,7 @@ type Up interface {
 	// BeginRawIn, EndRawIn, BeginRawOut and EndRawOut are as in Down.
 	BeginRawIn() (*wire.Conn, int64)
 	EndRawIn(n int64)
-	BeginRawOut(n int64) (*wire.Conn, error)
+	BeginRawOut(n int64) (wc *wire.Conn, first []byte, err error)
 	EndRawOut(n int64)
 
 	// Sent reports whether a byte of the request may have reached the origin.

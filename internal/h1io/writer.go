@@ -163,19 +163,42 @@ func appendEnd(dst []byte, trailer *message.Header) ([]byte, error) {
 	return h1.AppendTrailer(dst, trailer)
 }
 
-// BeginRaw sends what was gathered and returns the connection when n body bytes
-// (-1: till the end) may be written to it unframed; for a chunked body they
-// become one chunk. It returns nil when they may not.
-func (w *Writer) BeginRaw(n int64) (*wire.Conn, error) {
+// BeginRaw returns the connection when n body bytes (-1: till the end) may be
+// written to it unframed, behind what was gathered, which the caller sends
+// first; for a chunked body they become one chunk. It returns nil when they may
+// not.
+func (w *Writer) BeginRaw(n int64) (wc *wire.Conn, first []byte, err error) {
 	switch {
 	case !w.wc.CanSplice(), n < 0 && w.kind != h1.Close, w.kind == h1.None:
-		return nil, nil
+		return nil, nil, nil
 	case w.kind == h1.Length && n > w.left:
-		return nil, ErrLength
+		return nil, nil, ErrLength
 	case w.kind == h1.Chunked:
 		w.pend = h1.AppendChunkHead(w.pend, int(n))
 	}
-	return w.wc, w.Flush()
+	first = w.pend
+	w.pend = w.pend[:0]
+	w.any = w.any || len(first) > 0
+	return w.wc, first, nil
+}
+
+// Later takes a piece that is not the last one and need not go out before more
+// is waited for: a small one is only gathered.
+func (w *Writer) Later(b []byte) error {
+	if len(b) > gatherMax || len(w.pend)+len(b) > buf.SmallSize-64 {
+		return w.Body(b, false, nil)
+	}
+	if err := w.frame(b, false); err != nil || len(b) == 0 {
+		return err
+	}
+	if w.kind == h1.Chunked {
+		w.pend = h1.AppendChunkHead(w.pend, len(b))
+	}
+	w.pend = append(w.pend, b...)
+	if w.kind == h1.Chunked {
+		w.pend = append(w.pend, h1.ChunkEnd...)
+	}
+	return nil
 }
 
 // EndRaw says how many bytes were written after BeginRaw. A chunk that was

@@ -13,6 +13,13 @@ import (
 	"github.com/cirqueproxy/cirque/reason"
 )
 
+// A response after a large one is likely to be large too: of it only about a
+// head is read, the rest is left to be spliced.
+const (
+	largeBody = 32 << 10
+	headGuess = 1 << 10
+)
+
 // H1 is one HTTP/1 connection to an origin and, while it is busy, the
 // exchange.Up of one attempt. It belongs to the pool or to the exchange that
 // took it; never to both.
@@ -32,7 +39,9 @@ type H1 struct {
 	requests  int
 	reused    bool
 
-	// Owned by the exchange.
+	// Owned by the exchange. headGuess bounds the first read, so that a body which
+	// is likely to be large enters the process as little as possible.
+	headGuess              int
 	firstByte, read, write time.Duration
 
 	// Owned by the exchange's reading goroutine.
@@ -129,6 +138,7 @@ func (u *H1) begin(req *message.Request) {
 	u.in.Start(u.wc, h1.None, 0, nil)
 	u.wc.SetReadTimeout(u.firstByte)
 	u.wc.SetWriteTimeout(u.write)
+	u.wc.LimitFirst(u.headGuess)
 }
 
 // requestFraming says how a request body is framed.
@@ -215,6 +225,10 @@ func (u *H1) ReadHead(resp *message.Response) error {
 	u.received, u.final = true, resp.Status
 	u.in.Start(u.wc, u.meta.Framing, resp.Length(), &resp.Trailer)
 	u.wc.SetReadTimeout(u.read)
+	u.headGuess = 0
+	if resp.Length() >= largeBody {
+		u.headGuess = headGuess
+	}
 	u.honourKeepAlive(resp)
 	return nil
 }
@@ -364,9 +378,9 @@ func (u *H1) BeginRawIn() (*wire.Conn, int64) { return u.in.BeginRaw() }
 func (u *H1) EndRawIn(n int64) { u.in.EndRaw(n) }
 
 // BeginRawOut implements exchange.Up.
-func (u *H1) BeginRawOut(n int64) (*wire.Conn, error) {
-	wc, err := u.out.BeginRaw(n)
-	return wc, u.WriteError(err)
+func (u *H1) BeginRawOut(n int64) (*wire.Conn, []byte, error) {
+	wc, first, err := u.out.BeginRaw(n)
+	return wc, first, u.WriteError(err)
 }
 
 // EndRawOut implements exchange.Up.

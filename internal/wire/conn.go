@@ -53,6 +53,7 @@ type Conn struct {
 	mem   *buf.Buffer // behind b; nil when b is larger than any class
 	r, w  int         // b[r:w] was read and not discarded
 	max   int
+	limit int    // of what a read without a buffer takes; 0: none
 	first []byte // what FillIdle reads into without a descriptor
 	// lastFilled says that the last read got as much as it asked for: there is
 	// more.
@@ -133,6 +134,10 @@ func (c *Conn) BytesWritten() int64 { return c.nSent.Load() }
 // Buffered returns what was read and not discarded, lent until the next call
 // that reads.
 func (c *Conn) Buffered() []byte { return c.b[c.r:c.w] }
+
+// LimitFirst bounds what FillIdle and Exchange read at once. Zero is no bound
+// but the buffer.
+func (c *Conn) LimitFirst(n int) { c.limit = n }
 
 // Discard takes n bytes from the front of what is buffered.
 func (c *Conn) Discard(n int) {

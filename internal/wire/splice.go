@@ -19,17 +19,20 @@ func (e *SpliceError) Error() string { return e.Err.Error() }
 // Unwrap returns the cause.
 func (e *SpliceError) Unwrap() error { return e.Err }
 
-// Splice moves n bytes from src to dst, or all until src ends if n < 0. Nothing
-// may be buffered in src. Where both have a descriptor the bytes do not enter
+// Splice sends first to dst and moves n bytes from src behind it, or all until
+// src ends if n < 0. Nothing may be buffered in src. Where both have a descriptor the bytes do not enter
 // the process. It returns how many bytes were taken from src and how many
 // reached dst, which are the same and all if err is nil; an end of src before n
-// bytes is io.ErrUnexpectedEOF.
-func Splice(dst, src *Conn, n int64) (taken, moved int64, err error) {
+// bytes is io.ErrUnexpectedEOF. First never waits for src.
+func Splice(dst, src *Conn, first []byte, n int64) (taken, moved int64, err error) {
 	if dst.CanSplice() && src.CanSplice() {
-		taken, moved, err, ok := spliceSys(dst, src, n)
+		taken, moved, err, ok := spliceSys(dst, src, &first, n)
 		if ok {
 			return taken, moved, err
 		}
+	}
+	if _, err := dst.Write(first); err != nil {
+		return 0, 0, &SpliceError{false, err}
 	}
 	moved, err = copyThrough(dst, src, n)
 	return moved, moved, err

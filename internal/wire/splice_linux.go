@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"errors"
 	"io"
 	"sync"
 	"syscall"
@@ -70,8 +71,8 @@ func (c *Conn) CanSplice() bool { return c.sys.ok() }
 const spliceFlags = unix.SPLICE_F_MOVE | unix.SPLICE_F_NONBLOCK
 
 // spliceSys is Splice by splice(2). It reports false, with nothing moved, where
-// the kernel does not do it.
-func spliceSys(dst, src *Conn, n int64) (taken, moved int64, err error, ok bool) {
+// the kernel does not do it; first is then what was not sent of it.
+func spliceSys(dst, src *Conn, first *[]byte, n int64) (taken, moved int64, err error, ok bool) {
 	s := &src.sys
 	src.ReleaseBuffer()
 	defer func() {
@@ -85,7 +86,18 @@ func spliceSys(dst, src *Conn, n int64) (taken, moved int64, err error, ok bool)
 		if n >= 0 && int64(s.rMax) > n-moved {
 			s.rMax = int(n - moved)
 		}
-		switch err := src.read(opSplice); {
+		s.rNoWait = len(*first) > 0
+		err := src.read(opSplice)
+		if err != nil && err != errNoSplice && len(*first) > 0 {
+			// There is nothing to send it with: it goes alone.
+			if _, err := dst.Write(*first); err != nil {
+				return taken, moved, &SpliceError{false, err}, true
+			}
+			*first = nil
+		}
+		switch {
+		case err == errNotReady:
+			continue
 		case err == errNoSplice && moved == 0:
 			return 0, 0, nil, false
 		case err == io.EOF && n < 0:
@@ -96,6 +108,13 @@ func spliceSys(dst, src *Conn, n int64) (taken, moved int64, err error, ok bool)
 			return taken, moved, &SpliceError{true, err}, true
 		}
 		taken += int64(s.rN)
+		if len(*first) > 0 {
+			// What follows is in the pipe: one segment for both.
+			if err := dst.writeMore(*first); err != nil {
+				return taken, moved, &SpliceError{false, err}, true
+			}
+			*first = nil
+		}
 		k, err := dst.drainPipe(s.rPipe)
 		moved += int64(k)
 		if err != nil {
@@ -104,6 +123,17 @@ func spliceSys(dst, src *Conn, n int64) (taken, moved int64, err error, ok bool)
 	}
 	return taken, moved, nil, true
 }
+
+// writeMore is Write for what is followed by more at once.
+func (c *Conn) writeMore(b []byte) error {
+	c.sys.more = unix.MSG_MORE
+	_, err := c.Write(b)
+	c.sys.more = 0
+	return err
+}
+
+// errNotReady says that there is nothing to splice yet.
+var errNotReady = errors.New("wire: not ready")
 
 // errNoSplice says that the kernel refuses, or that there is no pipe.
 var errNoSplice = syscall.EINVAL
@@ -124,6 +154,10 @@ func (s *sysConn) spliceIn(fd uintptr) bool {
 		case err == unix.EAGAIN:
 			s.rPipe.put()
 			s.rPipe = nil
+			if s.rNoWait {
+				s.rErr = errNotReady
+				return true
+			}
 			return s.wait()
 		case err != nil:
 			s.rErr = err

@@ -45,6 +45,7 @@ type sysConn struct {
 	partial bool // opExchange could not send everything
 	rPipe   *pipe
 	rMax    int
+	rNoWait bool // opSplice returns errNotReady in place of waiting
 	rVec    [3]unix.Iovec
 
 	// Owned by the writing goroutine.
@@ -53,6 +54,7 @@ type sysConn struct {
 	wN      int
 	wErr    error
 	in      [3][]byte
+	more    uintptr // MSG_MORE when what follows is at hand
 	wPipe   *pipe
 	wVec    [3]unix.Iovec
 }
@@ -113,7 +115,11 @@ func (s *sysConn) tryRead(fd uintptr) bool {
 		if c.b == nil {
 			c.useBuffer(buf.Small)
 		}
-		n, errno := recv(fd, c.b, 0)
+		b := c.b
+		if c.limit > 0 {
+			b = b[:c.limit]
+		}
+		n, errno := recv(fd, b, 0)
 		if errno == syscall.EAGAIN {
 			c.dropBuffer()
 			return s.wait()
@@ -128,7 +134,7 @@ func (s *sysConn) tryRead(fd uintptr) bool {
 			return true
 		}
 		var errno syscall.Errno
-		s.rSent, errno = sendAll(fd, s.out[:], &s.rVec)
+		s.rSent, errno = sendAll(fd, s.out[:], &s.rVec, 0)
 		if errno != 0 && errno != syscall.EAGAIN {
 			s.rErr = errno
 			return true
@@ -222,7 +228,7 @@ func (s *sysConn) tryWrite(fd uintptr) bool {
 		return s.spliceOut(fd)
 	}
 	var errno syscall.Errno
-	if s.wN, errno = sendAll(fd, s.in[:], &s.wVec); s.wN > 0 {
+	if s.wN, errno = sendAll(fd, s.in[:], &s.wVec, s.more); s.wN > 0 {
 		return true
 	}
 	if errno == syscall.EAGAIN {
@@ -255,7 +261,7 @@ func recv(fd uintptr, p []byte, flags uintptr) (int, syscall.Errno) {
 const sendFlags = syscall.MSG_DONTWAIT | syscall.MSG_NOSIGNAL
 
 // sendAll sends the pieces until all are sent or the socket takes no more.
-func sendAll(fd uintptr, pieces [][]byte, vec *[3]unix.Iovec) (sent int, errno syscall.Errno) {
+func sendAll(fd uintptr, pieces [][]byte, vec *[3]unix.Iovec, more uintptr) (sent int, errno syscall.Errno) {
 	for {
 		total, count := 0, 0
 		left := sent
@@ -272,7 +278,7 @@ func sendAll(fd uintptr, pieces [][]byte, vec *[3]unix.Iovec) (sent int, errno s
 		if count == 0 {
 			return sent, 0
 		}
-		n, errno := send(fd, vec[:count], total)
+		n, errno := send(fd, vec[:count], total, sendFlags|more)
 		*vec = [3]unix.Iovec{}
 		if errno == syscall.EINTR {
 			continue
@@ -284,23 +290,23 @@ func sendAll(fd uintptr, pieces [][]byte, vec *[3]unix.Iovec) (sent int, errno s
 	}
 }
 
-func send(fd uintptr, vec []unix.Iovec, total int) (int, syscall.Errno) {
+func send(fd uintptr, vec []unix.Iovec, total int, flags uintptr) (int, syscall.Errno) {
 	if len(vec) == 1 {
 		if total <= rawMax {
-			n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, fd, uintptr(unsafe.Pointer(vec[0].Base)), uintptr(total), sendFlags, 0, 0)
+			n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, fd, uintptr(unsafe.Pointer(vec[0].Base)), uintptr(total), flags, 0, 0)
 			return int(n), errno
 		}
-		n, _, errno := syscall.Syscall6(syscall.SYS_SENDTO, fd, uintptr(unsafe.Pointer(vec[0].Base)), uintptr(total), sendFlags, 0, 0)
+		n, _, errno := syscall.Syscall6(syscall.SYS_SENDTO, fd, uintptr(unsafe.Pointer(vec[0].Base)), uintptr(total), flags, 0, 0)
 		return int(n), errno
 	}
 	var msg unix.Msghdr
 	msg.Iov = unsafe.SliceData(vec)
 	msg.SetIovlen(len(vec))
 	if total <= rawMax {
-		n, _, errno := syscall.RawSyscall(syscall.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&msg)), sendFlags)
+		n, _, errno := syscall.RawSyscall(syscall.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&msg)), flags)
 		return int(n), errno
 	}
-	n, _, errno := syscall.Syscall(syscall.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&msg)), sendFlags)
+	n, _, errno := syscall.Syscall(syscall.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&msg)), flags)
 	return int(n), errno
 }
 

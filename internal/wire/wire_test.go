@@ -518,20 +518,20 @@ func testSplice(t *testing.T, src, dst string, data []byte, n int64) {
 		}
 	})
 	wg.Go(func() {
-		_, moved, err := Splice(b, a, n)
+		_, moved, err := Splice(b, a, []byte("first"), n)
 		if moved != int64(len(data)) || err != nil {
 			t.Errorf("moved %d: %v", moved, err)
 		}
 		b.CloseWrite()
 	})
 	got, err := io.ReadAll(dFar)
-	if err != nil || !bytes.Equal(got, data) {
+	if err != nil || !bytes.Equal(got, append([]byte("first"), data...)) {
 		t.Errorf("got %d bytes: %v", len(got), err)
 	}
 	wg.Wait()
 	sFar.Close()
 	dFar.Close()
-	if a.BytesRead() != int64(len(data)) || b.BytesWritten() != int64(len(data)) {
+	if a.BytesRead() != int64(len(data)) || b.BytesWritten() != int64(len(data)+5) {
 		t.Errorf("counted %d and %d", a.BytesRead(), b.BytesWritten())
 	}
 }
@@ -548,14 +548,14 @@ func TestSpliceErrors(t *testing.T) {
 			defer sFar.Close()
 			defer dFar.Close()
 			a.SetReadTimeout(20 * time.Millisecond)
-			_, moved, err := Splice(b, a, 10)
+			_, moved, err := Splice(b, a, nil, 10)
 			var se *SpliceError
 			if moved != 0 || !errors.As(err, &se) || !se.Read || !errors.Is(err, ErrTimeout) {
 				t.Fatalf("stalled source: %d, %v", moved, err)
 			}
 			sFar.Write([]byte("12345"))
 			sFar.Close()
-			_, moved, err = Splice(b, a, 10)
+			_, moved, err = Splice(b, a, nil, 10)
 			if moved != 5 || !errors.As(err, &se) || !se.Read || !errors.Is(err, io.ErrUnexpectedEOF) {
 				t.Fatalf("short source: %d, %v", moved, err)
 			}
@@ -580,7 +580,7 @@ func TestSpliceSlowSink(t *testing.T) {
 				}
 			})
 			b.SetWriteTimeout(20 * time.Millisecond)
-			taken, moved, err := Splice(b, a, -1)
+			taken, moved, err := Splice(b, a, nil, -1)
 			if taken+int64(len(a.Buffered())) != a.BytesRead() || moved != b.BytesWritten() || (b.CanSplice() && taken == moved) {
 				t.Errorf("took %d of %d, moved %d of %d", taken, a.BytesRead(), moved, b.BytesWritten())
 			}
