@@ -167,7 +167,11 @@ func TestOuterCurl(t *testing.T) {
 // those that the tests make on purpose.
 func (r *ring) wantLog() {
 	r.t.Helper()
-	lines := accessLines(r.t, r.log)
+	text, err := os.ReadFile(r.log)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	lines := parseAccessLines(r.t, string(text))
 	if len(lines) < r.calls {
 		r.t.Errorf("%d lines in the access log after curl ran %d times", len(lines), r.calls)
 	}

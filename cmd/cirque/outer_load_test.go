@@ -31,6 +31,8 @@ type crowd struct {
 	clients int
 	// total bounds the requests. If zero, they go on till stop.
 	total int64
+	// once ends each client at its first failure.
+	once bool
 	// ask makes request number id, and check says what is wrong with what came
 	// back for it.
 	ask   func(id int64) []byte
@@ -114,6 +116,9 @@ func (l *crowd) client() {
 			if c, f.err = net.DialTimeout("tcp", l.addr, patience); f.err != nil {
 				l.fail(f)
 				c = nil
+				if l.once {
+					return
+				}
 				continue
 			}
 			br = bufio.NewReader(c)
@@ -127,6 +132,9 @@ func (l *crowd) client() {
 		if !kept {
 			c.Close()
 			c = nil
+		}
+		if f.err != nil && l.once {
+			break
 		}
 	}
 	if c != nil {
@@ -186,9 +194,10 @@ func (l *crowd) wantNoFailure(t *testing.T) {
 	}
 }
 
-// digestCrowd is a load on Node's /digest/: paths, methods, bodies and their
-// framing follow from the request's number, and so does the response.
-func digestCrowd(addr, host string, clients int, total int64) *crowd {
+// digestCrowd asks Node for digests below prefix, /digest/ or /v1/: paths,
+// methods, bodies and their framing follow from the request's number, and so
+// does the response.
+func digestCrowd(addr, host, prefix string, clients int, total int64) *crowd {
 	type asked struct {
 		method, path string
 		body         []byte
@@ -196,7 +205,7 @@ func digestCrowd(addr, host string, clients int, total int64) *crowd {
 	}
 	plan := func(id int64) asked {
 		r := rand.New(rand.NewPCG(uint64(id), 2))
-		a := asked{method: "GET", path: fmt.Sprintf("/digest/%d", id)}
+		a := asked{method: "GET", path: fmt.Sprintf("%s%d", prefix, id)}
 		if r.IntN(4) == 0 {
 			a.path += "/chunked"
 		}
@@ -227,7 +236,7 @@ func digestCrowd(addr, host string, clients int, total int64) *crowd {
 	}}
 }
 
-// idCrowd is a load of GETs on nginx's /id/.
+// idCrowd asks nginx for what is below /id/.
 func idCrowd(addr string, clients int, total int64) *crowd {
 	return &crowd{
 		addr: addr, clients: clients, total: total,
@@ -268,7 +277,7 @@ func TestOuterLoad(t *testing.T) {
 		root, _ := makeFiles(t)
 		_, addr := startScript(t, "node", "origin.mjs", root)
 		p := start(t, fmt.Sprintf(oneRoute, "127.0.0.1:0", addr), 1)
-		l := digestCrowd(p.addrs["web"], "node.test", loadConns, 20000)
+		l := digestCrowd(p.addrs["web"], "node.test", "/digest/", loadConns, 20000)
 		l.start()
 		l.running.Wait()
 		l.wantNoFailure(t)

@@ -8,7 +8,7 @@ import http from 'node:http'
 import { join } from 'node:path'
 
 const root = process.argv[2]
-let count = 0 // of requests below /digest/
+let count = 0 // of requests below /digest/ and /v1/
 let stream // the response to the last GET /events
 
 const say = line => process.stdout.write(line + '\n')
@@ -115,7 +115,7 @@ function handle(req, res) {
   watch(req, res, url)
   if (path.startsWith('/file/')) return sendFile(req, res, path.slice(6), true)
   if (path.startsWith('/stream/')) return sendFile(req, res, path.slice(8), false)
-  if (path.startsWith('/digest/')) return digest(req, res, path)
+  if (path.startsWith('/digest/') || path.startsWith('/v1/')) return digest(req, res, path)
   switch (path) {
     case '/upload':
       return upload(req, res).catch(() => {})
