@@ -95,7 +95,7 @@ func (b *requestBody) next(s *Session) (piece []byte, err error) {
 		}
 	}
 	if len(s.plan.requestBody) > 0 {
-		if piece, err = s.runBody(s.plan.requestBody, piece, last); err != nil {
+		if piece, err = s.runBody(s.plan.requestBody, piece, last, true); err != nil {
 			return nil, err
 		}
 	}

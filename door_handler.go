@@ -290,7 +290,7 @@ func (w *responseWriter) body(b []byte, last bool) error {
 	}
 	if len(s.plan.responseBody) > 0 {
 		var err error
-		if b, err = s.runBody(s.plan.responseBody, b, last); err != nil {
+		if b, err = s.runBody(s.plan.responseBody, b, last, false); err != nil {
 			w.err = err
 			return err
 		}

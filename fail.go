@@ -45,6 +45,7 @@ func (s *Session) fail(err error) {
 func (s *Session) errorPage(e *Error, status int) error {
 	allow := s.resp.Header.Get("Allow")
 	s.resp.Reset()
+	s.foreign = false
 	if e.Reason == reason.MethodRefused {
 		s.resp.Header.Set("Allow", allow)
 	}

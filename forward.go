@@ -74,6 +74,7 @@ var errTotal = &reason.Error{Reason: reason.TotalTimeout}
 func (s *Session) tryPeer() *Error {
 	if s.attempts > 0 {
 		s.resp.Reset()
+		s.foreign = false
 	}
 	p, err := s.proxy.Peer(s)
 	if s.responded {
@@ -113,11 +114,7 @@ func (s *Session) timed() bool { return s.plan.hooked || s.peer.Observer != nil 
 // endAttempt completes the facts and tells the observer.
 func (s *Session) endAttempt(e *Error) {
 	a := &s.attempt
-	if s.wire != nil {
-		a.Sent = s.wire.BytesWritten() - s.sentBefore
-		a.WritePending = s.wire.WritePending()
-		s.wire = nil
-	}
+	s.noteWire()
 	s.up, s.h1up = nil, nil
 	a.Err = e
 	if s.timed() {
@@ -125,6 +122,16 @@ func (s *Session) endAttempt(e *Error) {
 	}
 	if s.peer.Observer != nil {
 		s.peer.Observer.Ended(*a)
+	}
+}
+
+// noteWire takes what the connection knows of the attempt, before it belongs to
+// another.
+func (s *Session) noteWire() {
+	if s.wire != nil {
+		s.attempt.Sent = s.wire.BytesWritten() - s.sentBefore
+		s.attempt.WritePending = s.wire.WritePending()
+		s.wire = nil
 	}
 }
 
@@ -148,6 +155,7 @@ func (s *Session) attemptOn(p *Peer) *Error {
 	}
 	if s.responded && errors.Is(err, errResponded) {
 		if s.up != nil {
+			s.noteWire()
 			s.up.Release()
 		}
 		return nil
@@ -235,6 +243,7 @@ func (s *Session) exchange() error {
 		}
 	}
 	if err == nil && s.up != nil {
+		s.noteWire()
 		s.up.Release()
 	}
 	return err
@@ -271,6 +280,7 @@ func (s *Session) response() error {
 func (s *Session) readHead() error {
 	for {
 		err := s.up.ReadHead(&s.resp)
+		s.foreign = true
 		if err == nil || !s.duplex || !hasReason(err, reason.UpstreamTimeout) || !s.body.flowing() {
 			return err
 		}

@@ -34,6 +34,9 @@ func (s *Session) relay() error {
 			if b, err = s.responsePiece(b, last); err != nil {
 				return err
 			}
+			if s.noBody() {
+				b = nil
+			}
 		}
 		var trailer *message.Header
 		if last {
@@ -53,9 +56,9 @@ func (s *Session) relay() error {
 }
 
 func (s *Session) responsePiece(b []byte, last bool) ([]byte, error) {
-	b, err := s.runBody(s.plan.upstreamResponseBody, b, last)
+	b, err := s.runBody(s.plan.upstreamResponseBody, b, last, false)
 	if err == nil {
-		b, err = s.runBody(s.plan.responseBody, b, last)
+		b, err = s.runBody(s.plan.responseBody, b, last, false)
 	}
 	return b, err
 }

@@ -52,6 +52,8 @@ type Session struct {
 	respHooks  bool   // the Response hooks ran
 	dropped    bool   // Drop was called for the present interim response
 	noRetry    bool
+	upward     bool // a RequestBody hook runs; under turn where that is held
+	foreign    bool // resp holds what an origin sent
 	// failedByHook is set when an UpstreamResponse hook failed the attempt.
 	failedByHook bool
 	stale        int  // attempts on pooled connections that were dead
@@ -189,7 +191,9 @@ func (s *Session) Err() *Error { return s.lastErr }
 // Fields set before on s.Response() are sent; a Content-Type of text/plain is
 // added where none is. Called when there is a response already, it takes that
 // one's place, with new fields. It fails once the head has gone out: from the
-// body hooks of a response on only an error can end it, with a visible cut.
+// body hooks of a response on only an error can end it, with a visible cut. It
+// fails in RequestBody hooks too, which end a request with an error (see
+// [Reject]): a response may already be on its way.
 //
 // A response made in a hook of filter i passes the response hooks of the
 // filters before i.
@@ -206,11 +210,16 @@ func (s *Session) respond(status int, body []byte) error {
 	if status < 200 || status > 999 {
 		return &Error{Reason: reason.HookError, Err: errBadStatus}
 	}
+	if s.upward {
+		// A response may be coming at this very moment.
+		return &Error{Reason: reason.HookError, Err: errUpward}
+	}
 	if s.down.Started() {
 		return &Error{Reason: reason.HookError, Err: errBegun}
 	}
-	if s.phase == phaseResponse {
+	if s.phase == phaseResponse || s.foreign {
 		s.resp.Reset()
+		s.foreign = false
 	}
 	s.resp.Status = status
 	s.resp.SetReason("")

@@ -10,6 +10,8 @@ import (
 	"github.com/cirqueproxy/cirque/reason"
 )
 
+var errUpward = errors.New("a RequestBody hook cannot respond: it ends a request with an error")
+
 var errBegun = errors.New("the response has begun, another cannot take its place")
 
 var errBadStatus = errors.New("the status of a local response must be between 200 and 999")
@@ -142,12 +144,15 @@ func (s *Session) turned(h *headHook) error {
 	return s.ran(h.name, h.index, h.run(s))
 }
 
-// runBody passes a piece through the hooks of a body phase.
-func (s *Session) runBody(hooks []hook[BodyHook], b []byte, last bool) ([]byte, error) {
+// runBody passes a piece through the hooks of a body phase, of the request's
+// body if upward is set.
+func (s *Session) runBody(hooks []hook[BodyHook], b []byte, last, upward bool) ([]byte, error) {
 	if s.duplex {
 		s.turn.Lock()
 		defer s.turn.Unlock()
 	}
+	s.upward = upward
+	defer func() { s.upward = false }()
 	for i := range hooks {
 		h := &hooks[i]
 		if s.localFrom >= 0 && h.index >= s.localFrom {
@@ -181,7 +186,7 @@ func (s *Session) sendLocal() error {
 	}
 	if len(s.plan.responseBody) > 0 {
 		var err error
-		if body, err = s.runBody(s.plan.responseBody, body, true); err != nil {
+		if body, err = s.runBody(s.plan.responseBody, body, true, false); err != nil {
 			return err
 		}
 	}

@@ -18,7 +18,7 @@ import (
 
 var (
 	errDraining = errors.New("the server is draining")
-	errClosed   = errors.New("the server was closed")
+	errClosed   = &reason.Error{Reason: reason.ServerClosed}
 	// ErrGone is the cause of a wait that ended because the client left.
 	ErrGone = &reason.Error{Reason: reason.ClientGone}
 )
@@ -156,9 +156,7 @@ func (c *H1) clearInterrupt() {
 func (c *H1) Kill() {
 	c.draining.Store(true)
 	c.killed.Store(true)
-	c.wc.InterruptRead(errClosed)
-	c.wc.InterruptWrite(errClosed)
-	c.left()
+	c.CancelWait(errClosed)
 }
 
 // left is called by the sweep when the client's FIN or RST was seen while its

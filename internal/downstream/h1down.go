@@ -170,7 +170,7 @@ func (c *H1) WriteHead(resp *message.Response) error {
 	case f.Length < 0 && c.meta.Minor == 0:
 		// RFC 9112, section 6.1: a client of HTTP/1.0 cannot read chunks.
 		f.Kind = h1.Close
-		c.keep = false
+		c.keep, c.lingering = false, c.lingering || c.keep
 	case f.Length < 0:
 		f.Kind = h1.Chunked
 	}

@@ -153,7 +153,7 @@ func (p *Pool) Get(e *Entry, t *Target, reuse Reuse, w Watcher) (*H1, *Entry, er
 			p.idle.Add(-1)
 			p.dropLocked(e, u)
 		} else {
-			u, err := p.queueLocked(e, t, w)
+			u, err := p.queueLocked(e, t, reuse, w)
 			if u != nil || err != nil {
 				return u, e, err
 			}
@@ -211,7 +211,7 @@ func (p *Pool) dropLocked(e *Entry, u *H1) {
 
 // queueLocked waits for a place. It unlocks the entry. No connection and no
 // error mean that the caller owns a place and has to dial.
-func (p *Pool) queueLocked(e *Entry, t *Target, w Watcher) (*H1, error) {
+func (p *Pool) queueLocked(e *Entry, t *Target, reuse Reuse, w Watcher) (*H1, error) {
 	if len(e.waiters) >= t.MaxQueue {
 		e.mu.Unlock()
 		return nil, &reason.Error{Reason: reason.PeerLimit}
@@ -234,7 +234,7 @@ func (p *Pool) queueLocked(e *Entry, t *Target, w Watcher) (*H1, error) {
 	}
 	select {
 	case u := <-q.c:
-		return p.handed(u, t)
+		return p.handed(u, t, reuse)
 	case <-timeout:
 		return p.unqueue(e, q, t, &reason.Error{Reason: reason.PeerLimit})
 	case <-ctx.Done():
@@ -243,7 +243,12 @@ func (p *Pool) queueLocked(e *Entry, t *Target, w Watcher) (*H1, error) {
 }
 
 // handed prepares a connection that another exchange passed on.
-func (p *Pool) handed(u *H1, t *Target) (*H1, error) {
+func (p *Pool) handed(u *H1, t *Target, reuse Reuse) (*H1, error) {
+	if u != nil && reuse == ReuseNone {
+		u.wc.Close() // its place is what counts
+		p.conns.Add(-1)
+		return nil, nil
+	}
 	if u != nil {
 		u.target, u.reused = t, true
 		p.reuses.Add(1)

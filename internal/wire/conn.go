@@ -417,6 +417,9 @@ func (c *Conn) Writev(a, b, d []byte) (int, error) {
 		case err == errAgain:
 		case c.wRate.tooSlow() && (err == nil || err == ErrTimeout):
 			return sent, ErrTooSlow
+		case err == ErrTimeout && n > 0:
+			// The other end reads, if slowly: one call to a connection without a
+			// descriptor spans many waits.
 		case err != nil || sent == len(a)+len(b)+len(d):
 			return sent, err
 		}
