@@ -45,7 +45,7 @@ Try:
   curl -i http://%[1]s/api/hello             another route, another origin
   curl -i http://%[1]s/headers               what an origin sees of you
   curl -i -d 'some text' http://%[1]s/echo   a request body and back
-  curl -i http://%[1]s/secret                a filter of eight lines says 401
+  curl -i http://%[1]s/secret                a filter of seven lines says 401
   curl -i http://%[1]s/dead                  an origin that does not answer: 502 with a reason
 
 Stop with Ctrl-C.
