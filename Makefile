@@ -5,9 +5,6 @@ PKGS     ?= ./...
 FUZZTIME ?= 10s
 ARGS     ?=
 
-# Modules of their own, such as bench/, which may need what the proxy does not.
-NESTED = $(patsubst ./%/go.mod,%,$(shell find . -mindepth 2 -name go.mod -not -path '*/testdata/*'))
-
 # Daemons live where an ordinary user's PATH does not look.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 # The python3 that apt's libraries belong to; see .ci/tools.
@@ -35,7 +32,6 @@ lint:
 	$(GO) vet $(PKGS)
 	$(GO) tool staticcheck -tags outer,invariants $(PKGS)
 	$(GO) tool staticcheck $(PKGS)
-	@set -e; for dir in $(NESTED); do echo "$(GO) -C $$dir vet ./..."; $(GO) -C $$dir vet ./...; done
 
 .PHONY: cross
 cross: # the systems that we promise to build on
@@ -64,7 +60,7 @@ fuzz: ## each fuzz target for FUZZTIME (10s)
 
 .PHONY: bench
 bench: ## measure Cirque beside other proxies (bench/); ARGS goes to the program
-	@if [ -f bench/go.mod ]; then $(GO) -C bench run . $(ARGS); else $(GO) test -run '^$$' -bench . $(PKGS); fi
+	$(GO) run ./bench $(ARGS)
 
 .PHONY: size
 size: ## lengths of functions, files and packages; exported names of the root
