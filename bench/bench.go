@@ -307,10 +307,10 @@ func (b *bench) runScenario(ctx context.Context, s scenario) error {
 			if kept[r.peer.name] >= b.opts.Rounds {
 				continue
 			}
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
 			b.waitQuiet()
+			if ctx.Err() != nil {
+				return nil // what is measured so far is worth keeping
+			}
 			one, err := b.measure(&s, r, n)
 			if err != nil {
 				return fmt.Errorf("%s: %s: %w", s.name, r.peer.name, err)
@@ -325,11 +325,18 @@ func (b *bench) runScenario(ctx context.Context, s scenario) error {
 	return nil
 }
 
-// verdict is an error if any run did not proxy as it should.
+// verdict is an error if any run did not proxy as it should. Of a peer a few
+// failed requests are a finding, and stand in the table; of Cirque they are an
+// error.
 func (b *bench) verdict() error {
 	var bad []string
 	for _, r := range b.rounds {
-		if r.Problem != "" {
+		var failed int64
+		for _, n := range r.Errors {
+			failed += n
+		}
+		few := r.Peer != "cirque" && failed > 0 && failed < r.AllDone/1000
+		if r.Problem != "" && !few {
 			bad = append(bad, fmt.Sprintf("%s, %s, round %d: %s", r.Scenario, r.Peer, r.Round, r.Problem))
 		}
 	}

@@ -54,7 +54,7 @@ func TestLoadPassesThroughProxy(t *testing.T) {
 		{"download", loadSpec{conns: 4, target: target{size: mib}}},
 		{"upload", loadSpec{conns: 4, target: target{size: kib, upload: mib}}},
 		{"slow origin", loadSpec{conns: 8, target: target{size: kib, delayMS: 5}}},
-		{"swing", loadSpec{conns: 8, swing: 2, target: target{size: kib}}},
+		{"swing", loadSpec{conns: 8, inFlight: 4, swing: 2, target: target{size: kib}}},
 		{"open loop", loadSpec{conns: 8, rate: 500, target: target{size: kib}}},
 	}
 	for _, test := range tests {

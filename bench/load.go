@@ -24,13 +24,15 @@ type loadSpec struct {
 	// request when it has the answer to the one before.
 	rate float64
 
-	// swing makes the number of requests in flight jump between conns and
+	// swing makes the number of requests in flight jump between inFlight and
 	// swing every second. The connections take turns.
 	swing int
 
-	// once makes each connection send one request and stay open, with inFlight
-	// of them at a time.
-	once     bool
+	// once makes each connection send one request and stay open.
+	once bool
+
+	// inFlight is how many requests there are at a time; 0: one on each
+	// connection.
 	inFlight int
 
 	warm, measure time.Duration
@@ -105,14 +107,12 @@ func newLoader(spec loadSpec) (*loader, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &loader{spec: spec, to: to, buf: make([]byte, 256<<10), started: time.Now(), limit: spec.conns}
+	l := &loader{spec: spec, to: to, buf: make([]byte, 256<<10), started: time.Now()}
+	l.limit = l.peak()
 	l.res.errors = map[string]int64{}
 	l.nextID = uint64(l.started.UnixNano()) &^ (patternSpan - 1)
 	if l.poll, err = newPoller(); err != nil {
 		return nil, err
-	}
-	if spec.inFlight > 0 {
-		l.limit = spec.inFlight
 	}
 	l.free.items = make([]*loadConn, spec.conns)
 	for range spec.conns {
@@ -121,6 +121,14 @@ func newLoader(spec loadSpec) (*loader, error) {
 		l.free.push(c)
 	}
 	return l, nil
+}
+
+// peak is the most requests that are in flight.
+func (l *loader) peak() int {
+	if l.spec.inFlight > 0 {
+		return l.spec.inFlight
+	}
+	return l.spec.conns
 }
 
 func (l *loader) close() {
@@ -141,7 +149,7 @@ func edgeNone() bool { return false }
 func (l *loader) until(end time.Duration, done func() bool) {
 	for l.clock() < int64(end) && !done() {
 		if l.spec.swing > 0 {
-			l.limit = l.spec.conns
+			l.limit = l.peak()
 			if l.now/int64(time.Second)%2 == 1 {
 				l.limit = l.spec.swing
 			}

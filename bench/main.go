@@ -107,6 +107,9 @@ func benchMain(ctx context.Context, args []string) error {
 		return err
 	}
 	for _, s := range b.scenarios {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		if err := b.runScenario(ctx, s); err != nil {
 			return err
 		}
