@@ -26,7 +26,8 @@ type requestBody struct {
 	last     bool   // the last piece passed the hooks
 	lost     bool   // data is no longer the beginning of the body
 
-	continued bool // we sent the 100 that the client waited for
+	continued bool  // we sent the 100 that the client waited for
+	failed    error // what BufferRequest ended with: a part of the body is gone
 	pumpErr   error
 	donec     chan struct{} // closed when the pump has ended
 
@@ -50,7 +51,7 @@ func (b *requestBody) release() {
 		b.mem.Free()
 		b.mem = nil
 	}
-	b.data, b.whole, b.buffered, b.continued, b.pumpErr = nil, nil, false, false, nil
+	b.data, b.whole, b.buffered, b.continued, b.pumpErr, b.failed = nil, nil, false, false, nil, nil
 	b.read.Store(0)
 }
 
@@ -83,6 +84,8 @@ func (b *requestBody) gather(s *Session) (whole bool, err error) {
 func (b *requestBody) next(s *Session) (piece []byte, err error) {
 	var last bool
 	switch {
+	case b.failed != nil:
+		return nil, b.failed
 	case b.buffered:
 		piece, last = b.whole, true
 	default:
@@ -152,9 +155,24 @@ func (b *requestBody) lose() {
 
 // buffer reads the whole body into memory.
 func (b *requestBody) buffer(s *Session, max int64) ([]byte, error) {
-	if b.buffered {
-		return b.whole, nil
+	if b.buffered || b.failed != nil {
+		return b.whole, b.failed
 	}
+	if m := s.proxy.MaxRequestBody; m > 0 && m < max {
+		max = m
+	}
+	whole, err := b.readAll(s, max)
+	if err != nil {
+		// A hook that goes on all the same must not have a part of the body sent
+		// for the whole.
+		b.failed = err
+		return nil, err
+	}
+	b.whole, b.buffered = whole, true
+	return whole, nil
+}
+
+func (b *requestBody) readAll(s *Session, max int64) (whole []byte, err error) {
 	if n := s.req.Length(); n > max {
 		return nil, &Error{Reason: reason.BodyTooLarge}
 	}
@@ -170,16 +188,14 @@ func (b *requestBody) buffer(s *Session, max int64) ([]byte, error) {
 			return nil, err
 		}
 		b.read.Add(int64(len(piece)))
-		if int64(len(b.whole)+len(piece)) > max {
+		if int64(len(whole)+len(piece)) > max {
 			return nil, &Error{Reason: reason.BodyTooLarge}
 		}
-		b.whole = append(b.whole, piece...)
+		whole = append(whole, piece...)
 		if last {
-			break
+			return whole, nil
 		}
 	}
-	b.buffered = true
-	return b.whole, nil
 }
 
 // flowing reports whether the request still moves.

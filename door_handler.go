@@ -2,6 +2,7 @@ package cirque
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -33,13 +34,25 @@ func (s *Session) ServeHTTP(h http.Handler) error {
 	if err != nil {
 		return Reject(http.StatusBadRequest, err)
 	}
+	// The handler's context ends when the client leaves.
+	s.down.Watch(contextCanceler{s.cancelCtx})
+	defer s.down.Unwatch()
 	w := &responseWriter{s: s, header: http.Header{}, req: req}
+	// A goroutine of the handler's that outlives it must not read or write what
+	// belongs to the connection's next request.
+	defer w.close()
 	h.ServeHTTP(w, req)
 	if w.hijacked {
 		return errResponded
 	}
 	return w.finish()
 }
+
+// contextCanceler lets a session's context be ended as an exchange.Canceler.
+type contextCanceler struct{ end context.CancelCauseFunc }
+
+// Cancel implements exchange.Canceler.
+func (c contextCanceler) Cancel(cause error) { c.end(cause) }
 
 // httpRequest returns the request as net/http has it.
 func (s *Session) httpRequest() (*http.Request, error) {
@@ -69,6 +82,14 @@ func (s *Session) httpRequest() (*http.Request, error) {
 		r.Body = &requestReader{s: s, req: r}
 	}
 	return r, nil
+}
+
+// close ends what the handler may have kept.
+func (w *responseWriter) close() {
+	if r, ok := w.req.Body.(*requestReader); ok {
+		r.Close()
+	}
+	w.over = true
 }
 
 // requestReader is the request body as an io.ReadCloser.
@@ -139,6 +160,7 @@ type responseWriter struct {
 	left     int64       // of an announced length; -1: none
 	sent     bool        // the head went out
 	hijacked bool
+	over     bool // the handler has returned
 	duplex   bool // the request is read beside the response
 	err      error
 }
@@ -192,6 +214,9 @@ func (w *responseWriter) interim(status int) {
 func (w *responseWriter) Write(b []byte) (int, error) {
 	if w.hijacked {
 		return 0, http.ErrHijacked
+	}
+	if w.over {
+		return 0, http.ErrHandlerTimeout
 	}
 	if w.status == 0 {
 		w.WriteHeader(http.StatusOK)

@@ -36,6 +36,9 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if ap, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
 		c.setClient(ap)
 	}
+	// Without it net/http reads the rest of the request before a response goes
+	// out, and waits for a read of ours that waits for the client.
+	_ = d.rc.EnableFullDuplex()
 	s := c.begin(d)
 	defer d.release()
 	s.use(p)
@@ -172,6 +175,11 @@ func (d *handlerDown) Flush() error {
 	return nil
 }
 
+// Bodiless implements exchange.Down.
+func (d *handlerDown) Bodiless(status int) bool {
+	return status == http.StatusNoContent || status == http.StatusNotModified || d.r.Method == http.MethodHead
+}
+
 // Started implements exchange.Down.
 func (d *handlerDown) Started() bool { return d.started }
 
@@ -214,9 +222,9 @@ func (d *handlerDown) CancelWait(cause error) {
 	_ = d.rc.SetWriteDeadline(past)
 }
 
-// InterruptBody implements exchange.Down: net/http ends a read when the handler
-// closes the body.
-func (d *handlerDown) InterruptBody(error) { d.r.Body.Close() }
+// InterruptBody implements exchange.Down. Closing the body would wait for the
+// read that it shall end.
+func (d *handlerDown) InterruptBody(error) { _ = d.rc.SetReadDeadline(past) }
 
 // ResumeBody implements exchange.Down.
 func (d *handlerDown) ResumeBody() { _ = d.rc.SetWriteDeadline(time.Time{}) }

@@ -6,10 +6,12 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cirqueproxy/cirque/internal/exchange"
 	"github.com/cirqueproxy/cirque/internal/upstream"
 	"github.com/cirqueproxy/cirque/message"
+	"github.com/cirqueproxy/cirque/reason"
 )
 
 // This file is the other half of the third door: the pool as an
@@ -63,7 +65,11 @@ func (rt *roundTripper) try(r *http.Request, body []byte) (*http.Response, bool,
 	w.Watch(u)
 	var resp message.Response
 	err = u.Send(&req, body, true)
-	for err == nil {
+	for interims := 0; err == nil; interims++ {
+		if interims > maxInterim {
+			err = &Error{Reason: reason.UpstreamInterimLimit}
+			break
+		}
 		if err = u.ReadHead(&resp); err == nil && resp.Status >= 200 {
 			return toHTTP(r, &resp, u, w), false, nil
 		}
@@ -118,15 +124,22 @@ func toHTTP(r *http.Request, resp *message.Response, u *upstream.H1, w *contextW
 
 // responseReader is the body of a response on a pooled connection.
 type responseReader struct {
-	u    *upstream.H1
-	w    *contextWatcher
-	rest []byte
-	last bool
-	once sync.Once
+	u      *upstream.H1
+	w      *contextWatcher
+	rest   []byte
+	last   bool
+	once   sync.Once
+	closed atomic.Bool
+	mu     sync.Mutex // held by Read: Close may be called beside it
 }
 
 // Read implements io.Reader.
 func (b *responseReader) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed.Load() {
+		return 0, http.ErrBodyReadAfterClose
+	}
 	for len(b.rest) == 0 {
 		if b.last {
 			b.end((*upstream.H1).Release)
@@ -145,6 +158,12 @@ func (b *responseReader) Read(p []byte) (int, error) {
 
 // Close implements io.Closer.
 func (b *responseReader) Close() error {
+	if b.closed.Swap(true) {
+		return nil
+	}
+	b.w.cancel(http.ErrBodyReadAfterClose) // ends a Read that waits
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.end((*upstream.H1).Close)
 	return nil
 }

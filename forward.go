@@ -61,11 +61,12 @@ func (t *totalTimer) fire(d exchange.Down) {
 	}
 }
 
-func (t *totalTimer) stop() {
+// stop reports whether the time had passed.
+func (t *totalTimer) stop() bool {
 	t.mu.Lock()
 	t.over = true
 	t.mu.Unlock()
-	t.timer.Stop()
+	return !t.timer.Stop()
 }
 
 var errTotal = &reason.Error{Reason: reason.TotalTimeout}
@@ -95,6 +96,7 @@ func (s *Session) tryPeer() *Error {
 
 func (s *Session) beginAttempt(p *Peer) {
 	s.peer = p
+	s.failedByHook = false
 	s.attempts++
 	s.tried = append(s.tried, p)
 	s.attempt = Attempt{Peer: p, Number: s.attempts}
@@ -279,9 +281,11 @@ func (s *Session) response() error {
 // request is still flowing: the origin may rightly wait for its end.
 func (s *Session) readHead() error {
 	for {
+		// A wait that began before the request's end is not the origin's alone.
+		flowing := s.duplex && s.body.flowing()
 		err := s.up.ReadHead(&s.resp)
 		s.foreign = true
-		if err == nil || !s.duplex || !hasReason(err, reason.UpstreamTimeout) || !s.body.flowing() {
+		if err == nil || !flowing || !hasReason(err, reason.UpstreamTimeout) {
 			return err
 		}
 	}

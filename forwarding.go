@@ -72,7 +72,7 @@ func (s *Session) upstreamHead() error {
 	s.upReq.CopyFrom(s.req)
 	h := &s.upReq.Header
 	if !s.proxy.KeepHopByHop {
-		removeHopByHop(h, s.h1up != nil && upgradeWanted(s.req))
+		removeHopByHop(h, s.h1up != nil && upgradeWanted(s))
 	}
 	if s.body.continued {
 		h.DelID(message.IDExpect)

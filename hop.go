@@ -54,7 +54,7 @@ func removeNamed(h *message.Header, keepUpgrade bool) {
 				continue
 			}
 			id := message.Lookup(token)
-			if framingField(id) || (keepUpgrade && id == message.IDUpgrade) {
+			if id == message.IDConnection || framingField(id) || (keepUpgrade && id == message.IDUpgrade) {
 				continue
 			}
 			// Deleting before i moves the field that we read: its value stays
@@ -93,7 +93,13 @@ func cleanResponse(r *message.Response, keep bool) {
 // upgradeWanted returns whether the request asks for a protocol that may be
 // passed on. An upgrade to HTTP/2 is not: past it nobody would match routes
 // against the requests inside. An upgrade with a body is served without it.
-func upgradeWanted(req *message.Request) bool {
+//
+// RFC 9110, section 7.8: a server ignores an Upgrade in a request of HTTP/1.0.
+func upgradeWanted(s *Session) bool {
+	req := s.req
+	if s.Protocol() == "HTTP/1.0" {
+		return false
+	}
 	if req.Length() != 0 || !req.Header.HasToken(message.IDConnection, "upgrade") || !req.Header.HasID(message.IDUpgrade) {
 		return false
 	}

@@ -34,9 +34,9 @@ func (s *Session) relay() error {
 			if b, err = s.responsePiece(b, last); err != nil {
 				return err
 			}
-			if s.noBody() {
-				b = nil
-			}
+		}
+		if s.noBody() {
+			b = nil // hooks may have made some
 		}
 		var trailer *message.Header
 		if last {

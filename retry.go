@@ -2,6 +2,7 @@ package cirque
 
 import (
 	"sync/atomic"
+	"time"
 
 	"github.com/cirqueproxy/cirque/reason"
 )
@@ -16,8 +17,8 @@ const maxStale = 32
 func (s *Session) again(e *Error) (bool, error) {
 	for i := range s.plan.failed {
 		h := &s.plan.failed[i]
-		if err := h.run(s, e); err != nil {
-			return false, s.ran(h.name, h.index, err)
+		if err := s.ran(h.name, h.index, h.run(s, e)); err != nil {
+			return false, err
 		}
 	}
 	if s.mayRetry(e) {
@@ -56,7 +57,7 @@ func (s *Session) mayRetry(e *Error) bool {
 		// Nothing reached an origin. A refused connect costs no budget either: it
 		// loads nobody.
 		return true
-	case !idempotent(s.req.Method()) && !s.proxy.Retry.NonIdempotent:
+	case !(idempotent(s.req.Method()) && idempotent(s.upReq.Method())) && !s.proxy.Retry.NonIdempotent:
 		// RFC 9110, section 9.2.2: a proxy must not repeat a request that is not
 		// idempotent by itself.
 		return false
@@ -67,7 +68,7 @@ func (s *Session) mayRetry(e *Error) bool {
 	default:
 		return false
 	}
-	return s.proxy.budget.take(s.began.Unix(), s.proxy.Retry.BudgetPercent)
+	return s.proxy.budget.take(time.Now().Unix(), s.proxy.Retry.BudgetPercent)
 }
 
 // idempotent reports whether repeating the request has the effect of making it
@@ -98,7 +99,7 @@ const (
 // roll begins a new window when the old one is over.
 func (b *budget) roll(unix int64) {
 	w := unix / budgetWindow
-	if old := b.window.Load(); old != w && b.window.CompareAndSwap(old, w) {
+	if old := b.window.Load(); old < w && b.window.CompareAndSwap(old, w) {
 		b.requests.Store(0)
 		b.retries.Store(0)
 	}

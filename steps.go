@@ -85,6 +85,9 @@ func (s *Session) runHead(hooks []headHook) error {
 		if err := s.ran(h.name, h.index, h.run(s)); err != nil {
 			return err
 		}
+		if s.down.Started() {
+			return errResponded // an http.Handler answered, or took the connection
+		}
 	}
 	s.localFrom = -1
 	return nil
@@ -159,7 +162,8 @@ func (s *Session) runBody(hooks []hook[BodyHook], b []byte, last, upward bool) (
 			continue
 		}
 		var err error
-		if b, err = h.run(s, b, last); err != nil {
+		b, err = h.run(s, b, last)
+		if err != nil {
 			e := *toError(err, reason.HookError)
 			e.Hook = h.name
 			return nil, &e
@@ -210,7 +214,7 @@ func (s *Session) dropBody() {
 
 // noBody reports whether the response has no body whatever its length says.
 func (s *Session) noBody() bool {
-	return s.resp.Status == 204 || s.resp.Status == 304 || s.req.Method() == "HEAD"
+	return s.down.Bodiless(s.resp.Status)
 }
 
 func (s *Session) runTrailer() error {
@@ -249,7 +253,9 @@ var serverName = []byte("cirque")
 // finish ends the session: Done hooks, counters, the log.
 func (s *Session) finish() {
 	if s.total != nil {
-		s.total.stop()
+		if s.total.stop() {
+			s.down.ResumeBody() // what it interrupted is over
+		}
 	}
 	s.phase = phaseDone
 	var err error

@@ -14,7 +14,7 @@ import (
 // RFC 9110, section 7.8: a server switches only to a protocol that the client
 // offered.
 func (s *Session) switchProtocols() error {
-	if s.conn.h1 == nil || s.h1up == nil || !upgradeWanted(s.req) {
+	if s.conn.h1 == nil || s.h1up == nil || !upgradeWanted(s) {
 		return &reason.Error{Reason: reason.UpstreamUnexpectedSwitch}
 	}
 	cleanResponse(&s.resp, false)
@@ -82,6 +82,9 @@ func (s *Session) relayTunnel(client, origin *wire.Conn) error {
 	idle := positive(s.proxy.Timeouts.or(s.peer.Timeouts).or(defaultTimeouts).Tunnel)
 	client.SetReadTimeout(idle)
 	origin.SetReadTimeout(idle)
+	// A reader that pauses is no reason to end a tunnel.
+	client.SetWriteTimeout(idle)
+	origin.SetWriteTimeout(idle)
 	client.SetMinRate(0, 0)
 	client.SetMinWriteRate(0, 0)
 	t := &tunnel{client: client, origin: origin}
@@ -123,14 +126,14 @@ func (t *tunnel) move(dst, src *wire.Conn) {
 		}
 		src.ReleaseBuffer()
 		seen := t.moved()
-		_, moved, err := wire.Splice(dst, src, nil, -1)
+		taken, moved, err := wire.Splice(dst, src, nil, -1)
 		*n += moved
 		switch {
 		case err == nil, errors.Is(err, io.EOF):
 			_ = dst.CloseWrite()
 			return
-		case errors.Is(err, wire.ErrTimeout) && t.moved() != seen:
-			// The other direction is alive.
+		case taken == moved && errors.Is(err, wire.ErrTimeout) && t.moved() != seen:
+			// The other direction is alive, and nothing was lost in a pipe.
 		default:
 			t.fail(err)
 			return

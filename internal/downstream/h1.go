@@ -47,11 +47,13 @@ type H1 struct {
 	tunneled  bool // bytes of another protocol are on the connection
 	upgrading bool // the request asks for another protocol
 	expect    bool // the client waits for a 100
+	head      bool // the request came as HEAD, whatever hooks make of it
 	lingering bool // the client may still be sending what is not read
 	end       reason.Reason
 
 	// Owned by the goroutine that reads the request body; Ended is atomic.
-	in h1io.Reader
+	in      h1io.Reader
+	unrated bool // a client that waits for a 100 is not slow: the rate counts from its first byte on
 
 	// Atomic.
 	state    atomic.Uint32
@@ -293,6 +295,7 @@ func (c *H1) readHead() headResult {
 		herr = parseError(h1.ParseRequest(head, &c.cfg.Limits, &c.req, &c.meta))
 		c.wc.Discard(n)
 	}
+	c.head = c.req.Method() == "HEAD"
 	if herr != nil {
 		c.refuse(herr)
 		return headNone
@@ -314,7 +317,7 @@ func (c *H1) begin() {
 	c.req.Reset()
 	c.meta = h1.RequestMeta{}
 	c.requests++
-	c.started, c.finished, c.aborted, c.lingering = false, false, false, false
+	c.started, c.finished, c.aborted, c.lingering, c.head = false, false, false, false, false
 	c.out.Start(c.wc)
 	c.in.Start(c.wc, h1.None, 0, nil)
 	c.wc.SetReadDeadline(0)
@@ -328,7 +331,8 @@ func (c *H1) accept() {
 	c.upgrading = c.meta.UpgradeWanted || c.req.Method() == "CONNECT"
 	c.in.Start(c.wc, c.meta.Framing, c.req.Length(), &c.req.Trailer)
 	c.wc.SetReadTimeout(c.cfg.BodyTimeout)
-	if c.meta.Framing != h1.None {
+	c.unrated = c.expect
+	if c.meta.Framing != h1.None && !c.expect {
 		c.wc.SetMinRate(c.cfg.MinRate, c.cfg.MinRateGrace)
 	}
 	c.wc.SetMinWriteRate(c.cfg.MinRate, c.cfg.MinRateGrace)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cirqueproxy/cirque/internal/h1"
+	"github.com/cirqueproxy/cirque/internal/h1io"
 	"github.com/cirqueproxy/cirque/internal/wire"
 	"github.com/cirqueproxy/cirque/message"
 	"github.com/cirqueproxy/cirque/reason"
@@ -32,6 +33,9 @@ func (c *H1) ReadBody() ([]byte, bool, error) {
 	b, last, err := c.in.Next()
 	if err != nil {
 		err = c.BodyError(err)
+	} else if c.unrated {
+		c.unrated = false
+		c.wc.SetMinRate(c.cfg.MinRate, c.cfg.MinRateGrace)
 	}
 	return b, last, err
 }
@@ -71,6 +75,8 @@ func (c *H1) writeError(err error) error {
 		return &reason.Error{Reason: reason.ClientTooSlow, Err: err}
 	case errors.Is(err, wire.ErrTimeout):
 		return &reason.Error{Reason: reason.ClientWriteStop, Err: err}
+	case errors.Is(err, h1io.ErrLength):
+		return &reason.Error{Reason: reason.BadHookBody, Err: err}
 	case errors.Is(err, errClosed):
 		return &reason.Error{Reason: reason.ServerClosed, Err: err}
 	default:
@@ -110,15 +116,18 @@ func (c *H1) WriteInterim(resp *message.Response) error {
 //
 // RFC 9112, section 6.3: HEAD, 1xx, 204 and 304 end with their head.
 func (c *H1) bodiless(status int) bool {
-	return status == 204 || status == 304 || status < 200 || c.req.Method() == "HEAD"
+	return status == 204 || status == 304 || status < 200 || c.head
 }
+
+// Bodiless implements exchange.Down.
+func (c *H1) Bodiless(status int) bool { return c.bodiless(status) }
 
 // Hijack gives the connection to a new owner. What the client has sent and
 // nobody has read comes first from it.
 func (c *H1) Hijack() net.Conn {
 	c.out.Release()
 	c.in.Settle()
-	c.hijacked = true
+	c.hijacked, c.started = true, true // nothing of ours may follow on it
 	nc, unread := c.wc.Detach()
 	if len(unread) == 0 {
 		return nc
@@ -161,6 +170,9 @@ func (c *H1) Tunnel() { c.tunneled = true }
 
 // WriteHead implements exchange.Down.
 func (c *H1) WriteHead(resp *message.Response) error {
+	if c.started {
+		return errSecondHead
+	}
 	f := h1.OutFraming{Kind: h1.Length, Length: resp.Length()}
 	switch {
 	case c.tunneled:
@@ -183,6 +195,10 @@ func (c *H1) WriteHead(resp *message.Response) error {
 	c.started = true
 	return nil
 }
+
+// errSecondHead keeps a second response from being taken for that to the next
+// request.
+var errSecondHead = &reason.Error{Reason: reason.HookError, Err: errors.New("the request was answered already")}
 
 func hookField(err error) error {
 	return &reason.Error{Reason: reason.BadHookField, Err: err}

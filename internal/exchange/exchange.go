@@ -42,6 +42,9 @@ type Down interface {
 	WriteLater(b []byte) error
 	// Flush sends what WriteHead and WriteLater left in the buffer.
 	Flush() error
+	// Bodiless reports whether a response with the status has no body, because
+	// of the status or of the method with which the request came.
+	Bodiless(status int) bool
 	// Started reports whether a byte of the final head was handed to WriteHead.
 	Started() bool
 	// Abort cuts the exchange visibly: the client must not take what it got

@@ -45,8 +45,8 @@ func (p *Pool) dial(e *Entry, t *Target, w Watcher) (*H1, error) {
 		return nil, dialError(ctx, err)
 	}
 	p.connects.Add(1)
-	now := p.sweep.Now()
-	u := &H1{pool: p, entry: e, target: t, wc: wire.New(nc, p.sweep), made: now}
+	u := &H1{pool: p, entry: e, target: t, wc: wire.New(nc, p.sweep)}
+	u.made = p.sweep.Now() // the clock may have stood still before there was a connection
 	u.wc.SetMaxBuffer(t.Limits.HeadBytes)
 	return u, nil
 }

@@ -406,6 +406,9 @@ func (u *H1) Release() {
 		u.out.Release()
 		u.req = nil
 		u.wc.ReleaseBuffer()
+		// A client that left, or a pump that was stopped, may have interrupted
+		// waits that were over already: the next exchange must not find that.
+		u.wc.ClearInterrupt()
 		u.pool.put(u)
 		return
 	}

@@ -72,6 +72,7 @@ type Conn struct {
 	// Atomic.
 	rWait, wWait atomic.Int64 // the wait's deadline on the sweep's clock; noWait, or expired
 	nRead, nSent atomic.Int64
+	interrupted  atomic.Bool
 	watchFrom    atomic.Int64 // since when the session waits; 0: not watched
 
 	// mu orders who sets the deadlines of nc.
@@ -370,6 +371,7 @@ func (c *Conn) InterruptRead(cause error) {
 	if c.rCause == nil {
 		c.rCause = cause
 	}
+	c.interrupted.Store(true)
 	_ = c.nc.SetReadDeadline(past)
 }
 
@@ -380,13 +382,18 @@ func (c *Conn) InterruptWrite(cause error) {
 	if c.wCause == nil {
 		c.wCause = cause
 	}
+	c.interrupted.Store(true)
 	_ = c.nc.SetWriteDeadline(past)
 }
 
 // ClearInterrupt takes interruptions back. It is for any goroutine.
 func (c *Conn) ClearInterrupt() {
+	if !c.interrupted.Load() {
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.interrupted.Store(false)
 	c.rCause, c.wCause = nil, nil
 	if c.rWait.Load() != expired {
 		_ = c.nc.SetReadDeadline(time.Time{})

@@ -20,6 +20,7 @@ func (c *Conn) CanPark() bool { return c.sys.ok() }
 // parked is a connection in a Parker's care.
 type parked struct {
 	p    *Parker
+	fd   int32
 	wake func(*Conn, WakeReason)
 }
 

@@ -47,14 +47,19 @@ func (p *Parker) Park(c *Conn, deadline time.Duration, wake func(*Conn, WakeReas
 	}
 	var err error
 	cerr := c.sys.raw.Control(func(fd uintptr) {
-		c.sweep.setParked(c, &parked{p, wake})
+		c.sweep.setParked(c, &parked{p, int32(fd), wake})
 		c.parkedUntil(deadline)
 		p.conns[int32(fd)] = c
 		err = p.arm(int32(fd))
 	})
-	if cerr != nil || err != nil {
+	if cerr != nil {
 		p.mu.Unlock()
-		p.unpark(c, WakeReadable) // the next read says what is wrong
+		go wake(c, WakeReadable) // the next read says what is wrong
+		return
+	}
+	if err != nil {
+		p.mu.Unlock()
+		p.unpark(c, WakeReadable)
 		return
 	}
 	if !p.running {
@@ -102,7 +107,11 @@ func (p *Parker) run() {
 
 // unpark gives c back, whoever is first.
 func (p *Parker) unpark(c *Conn, why WakeReason) {
-	_ = c.sys.raw.Control(func(fd uintptr) { p.unparkFD(c, int32(fd), why) })
+	// Not by Control: who closed the descriptor behind our back must not make us
+	// lose the connection.
+	if fd, ok := c.sweep.parkedFD(c); ok {
+		p.unparkFD(c, fd, why)
+	}
 }
 
 func (p *Parker) unparkFD(c *Conn, fd int32, why WakeReason) {

@@ -117,6 +117,16 @@ func (s *Sweep) setParked(c *Conn, k *parked) {
 	s.mu.Unlock()
 }
 
+// parkedFD returns under which descriptor c is parked.
+func (s *Sweep) parkedFD(c *Conn) (int32, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.parked == nil {
+		return 0, false
+	}
+	return c.parked.fd, true
+}
+
 // takeParked ends a connection's parking: its wait is over too.
 func (s *Sweep) takeParked(c *Conn) *parked {
 	s.mu.Lock()
