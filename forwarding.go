@@ -82,6 +82,8 @@ func (s *Session) upstreamHead() error {
 	}
 	if s.proxy.Forwarding.Forwarded {
 		s.forwarded(h)
+	} else if !s.proxy.Forwarding.NoXForwarded && h.HasID(message.IDForwarded) && !s.proxy.Forwarding.trusts(s) {
+		h.DelID(message.IDForwarded) // an untrusted client's word, like X-Forwarded-For
 	}
 	if via := s.proxy.Forwarding.via(); via != "-" {
 		s.addVia(h, via)

@@ -67,6 +67,7 @@ func (srv *Server) accept(l net.Listener, name string) error {
 		case srv.isClosing():
 			return ErrServerClosed
 		case !passing(err):
+			srv.leave()
 			return err
 		}
 		srv.leave()

@@ -332,7 +332,10 @@ func (c *H1) accept() {
 	c.in.Start(c.wc, c.meta.Framing, c.req.Length(), &c.req.Trailer)
 	c.wc.SetReadTimeout(c.cfg.BodyTimeout)
 	c.unrated = c.expect
-	if c.meta.Framing != h1.None && !c.expect {
+	switch {
+	case c.expect:
+		c.wc.SetMinRate(0, 0)
+	case c.meta.Framing != h1.None:
 		c.wc.SetMinRate(c.cfg.MinRate, c.cfg.MinRateGrace)
 	}
 	c.wc.SetMinWriteRate(c.cfg.MinRate, c.cfg.MinRateGrace)
@@ -361,6 +364,9 @@ func (c *H1) awaitFirst() headResult {
 	}
 	if c.draining.Load() && c.requests > 0 {
 		c.end = reason.Shutdown
+		if c.crossed() {
+			return headRead
+		}
 		return headNone
 	}
 	err := c.wc.FillIdle()
@@ -373,6 +379,9 @@ func (c *H1) awaitFirst() headResult {
 		c.end = reason.IdleTimeout
 	case errors.Is(err, errDraining):
 		c.end = reason.Shutdown
+		if c.crossed() {
+			return headRead
+		}
 	case errors.Is(err, errClosed):
 		c.end = reason.ServerClosed
 	case errors.Is(err, io.EOF):
@@ -381,6 +390,17 @@ func (c *H1) awaitFirst() headResult {
 		c.end = reason.ClientReset
 	}
 	return headNone
+}
+
+// crossed reports whether a request has come that crossed our decision to end
+// the idle connection: it is served, with a close.
+func (c *H1) crossed() bool {
+	c.clearInterrupt()
+	if c.killed.Load() || c.wc.Stray() != wire.ErrStray {
+		return false
+	}
+	c.end = reason.None
+	return c.wc.Fill() == nil
 }
 
 // park gives the goroutine back until the client says something.
@@ -398,7 +418,7 @@ func (c *H1) park(timeout, waited time.Duration) headResult {
 
 // unpark goes on in a goroutine of its own.
 func (c *H1) unpark(_ *wire.Conn, why wire.WakeReason) {
-	if why == wire.WakeReadable {
+	if why == wire.WakeReadable || c.wc.Stray() == wire.ErrStray {
 		c.Serve()
 		return
 	}

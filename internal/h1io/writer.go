@@ -22,6 +22,7 @@ var ErrLength = errors.New("the body is not as long as its head says")
 type Writer struct {
 	wc   *wire.Conn
 	left int64       // of a body with a length
+	raw  int64       // what BeginRaw announced
 	pend []byte      // not yet sent, in mem
 	mem  *buf.Buffer // nil between messages
 	kind h1.Framing
@@ -178,6 +179,7 @@ func (w *Writer) BeginRaw(n int64) (wc *wire.Conn, first []byte, err error) {
 	}
 	first = w.pend
 	w.pend = w.pend[:0]
+	w.raw = n
 	w.any = w.any || len(first) > 0
 	return w.wc, first, nil
 }
@@ -208,6 +210,8 @@ func (w *Writer) EndRaw(n int64) {
 	case h1.Length:
 		w.left -= n
 	case h1.Chunked:
-		w.pend = append(w.pend, h1.ChunkEnd...)
+		if n == w.raw {
+			w.pend = append(w.pend, h1.ChunkEnd...)
+		}
 	}
 }

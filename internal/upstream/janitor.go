@@ -11,6 +11,10 @@ import (
 func (p *Pool) startJanitor() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.startJanitorLocked()
+}
+
+func (p *Pool) startJanitorLocked() {
 	if p.janitor == nil && !p.closed {
 		p.janitor = time.AfterFunc(checkEvery, p.check)
 	}

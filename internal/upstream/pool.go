@@ -110,6 +110,7 @@ func (p *Pool) Entry(key string) *Entry {
 	if e == nil {
 		e = &Entry{key: key}
 		p.entries[key] = e
+		p.startJanitorLocked() // it forgets entries that are not used any more
 	}
 	return e
 }

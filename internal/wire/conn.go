@@ -568,7 +568,11 @@ func (c *Conn) Close() {
 // what it got for everything.
 func (c *Conn) Abort() {
 	nc := c.nc
-	if t, ok := nc.(interface{ NetConn() net.Conn }); ok {
+	for {
+		t, ok := nc.(interface{ NetConn() net.Conn })
+		if !ok {
+			break
+		}
 		nc = t.NetConn()
 	}
 	switch t := nc.(type) {

@@ -26,16 +26,19 @@ func (e *SpliceError) Unwrap() error { return e.Err }
 // bytes is io.ErrUnexpectedEOF. First never waits for src.
 func Splice(dst, src *Conn, first []byte, n int64) (taken, moved int64, err error) {
 	if dst.CanSplice() && src.CanSplice() {
-		taken, moved, err, ok := spliceSys(dst, src, &first, n)
-		if ok {
+		var ok bool
+		if taken, moved, err, ok = spliceSys(dst, src, &first, n); ok {
 			return taken, moved, err
+		}
+		if n >= 0 {
+			n -= moved
 		}
 	}
 	if _, err := dst.Write(first); err != nil {
-		return 0, 0, &SpliceError{false, err}
+		return taken, moved, &SpliceError{false, err}
 	}
-	moved, err = copyThrough(dst, src, n)
-	return moved, moved, err
+	k, err := copyThrough(dst, src, n)
+	return taken + k, moved + k, err
 }
 
 // copyThrough is Splice through a buffer.

@@ -70,8 +70,9 @@ func (c *Conn) CanSplice() bool { return c.sys.ok() }
 
 const spliceFlags = unix.SPLICE_F_MOVE | unix.SPLICE_F_NONBLOCK
 
-// spliceSys is Splice by splice(2). It reports false, with nothing moved, where
-// the kernel does not do it; first is then what was not sent of it.
+// spliceSys is Splice by splice(2). It reports false where the kernel does not
+// do it, or where there are no descriptors for a pipe: the rest has to be
+// copied; first is then what was not sent of it.
 func spliceSys(dst, src *Conn, first *[]byte, n int64) (taken, moved int64, err error, ok bool) {
 	s := &src.sys
 	src.ReleaseBuffer()
@@ -98,8 +99,8 @@ func spliceSys(dst, src *Conn, first *[]byte, n int64) (taken, moved int64, err 
 		switch {
 		case err == errNotReady:
 			continue
-		case err == errNoSplice && moved == 0:
-			return 0, 0, nil, false
+		case err == errNoSplice:
+			return taken, moved, nil, false // the rest is copied
 		case err == io.EOF && n < 0:
 			return taken, moved, nil, true
 		case err == io.EOF:
