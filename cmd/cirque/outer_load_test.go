@@ -149,6 +149,10 @@ func (l *crowd) exchange(c net.Conn, br *bufio.Reader, f *failure) (kept bool) {
 	if _, f.err = c.Write(l.ask(f.id)); f.err != nil {
 		return false
 	}
+	// An end with nothing before it is another thing than a response that is cut.
+	if _, f.err = br.Peek(1); f.err != nil {
+		return false
+	}
 	resp, err := http.ReadResponse(br, nil)
 	if err != nil {
 		f.err = err

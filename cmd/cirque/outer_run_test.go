@@ -203,10 +203,7 @@ func TestOuterSIGTERM(t *testing.T) {
 	download, rest := b.download(t)
 	b.signal(syscall.SIGTERM)
 	b.says(t, "msg=draining", 1)
-	if c, err := net.Dial("tcp", b.web); err == nil {
-		c.Close()
-		t.Error("it takes connections while it drains")
-	}
+	wantClosedDoor(t, b.web)
 	if resp, _ := get(t, b.admin, "x", "/readyz"); resp.StatusCode != 503 {
 		t.Errorf("/readyz says %d while it drains", resp.StatusCode)
 	}
@@ -228,6 +225,25 @@ func TestOuterSIGTERM(t *testing.T) {
 		t.Errorf("%d lines in the access log, want %d", n, l.answered.Load()+1)
 	}
 	t.Logf("%d requests, %d of them before a closed door", l.next.Load(), len(l.failures))
+}
+
+// wantClosedDoor waits till nothing listens at addr.
+func wantClosedDoor(t *testing.T, addr string) {
+	t.Helper()
+	late, again := time.After(patience), time.NewTicker(10*time.Millisecond)
+	defer again.Stop()
+	for {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			return
+		}
+		c.Close()
+		select {
+		case <-again.C:
+		case <-late:
+			t.Fatal("it takes connections while it drains")
+		}
+	}
 }
 
 // isUnanswered reports whether an error says that a request was not taken.
