@@ -67,6 +67,14 @@ func TestLoadPassesThroughProxy(t *testing.T) {
 			spec.addr, spec.measure = to, 100*time.Millisecond
 			edges := 0
 			res, err := runLoad(spec, func(bool) { edges++ })
+			for err == nil && res.completed == 0 && spec.measure < 10*time.Second {
+				// A busy machine answers nothing in so short a time.
+				spec.measure *= 5
+				edges = 0
+				if before, err = origin.ask(); err == nil {
+					res, err = runLoad(spec, func(bool) { edges++ })
+				}
+			}
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -304,7 +312,10 @@ func TestCPUOf(t *testing.T) {
 	for n := 0; cpuOf([]int{os.Getpid()})-before < 2*tick; n++ {
 		strconv.Itoa(n) // ends as soon as two ticks are counted
 	}
-	if memoryOf([]int{os.Getpid()}, "VmHWM") < memoryOf([]int{os.Getpid()}, "VmRSS") {
+	// The resident size first: it may grow in between. The kernel counts it in
+	// batches of each CPU, so that the two may differ a little.
+	resident := memoryOf([]int{os.Getpid()}, "VmRSS")
+	if peak := memoryOf([]int{os.Getpid()}, "VmHWM"); peak+mib < resident {
 		t.Error("the peak is below what is resident now")
 	}
 }
