@@ -127,7 +127,8 @@ func TestOuterWebSocket(t *testing.T) {
 					})
 				}
 				t.Run("random", func(t *testing.T) {
-					for seed := range uint64(50) {
+					// A failure may have taken its whole time; one is enough.
+					for seed := uint64(0); seed < 50 && !t.Failed(); seed++ {
 						b.compare(t, client, server, fmt.Sprintf("/random/%s/%d", client, seed), randomTalk(seed))
 					}
 				})
