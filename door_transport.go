@@ -34,9 +34,9 @@ func (rt *roundTripper) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	for tries := 0; ; tries++ {
-		resp, again, err := rt.try(r, body)
-		if err == nil || !again || tries >= maxStale {
+	for stale := 0; ; stale++ {
+		resp, again, err := rt.try(r, body, stale)
+		if err == nil || !again {
 			return resp, err
 		}
 	}
@@ -51,10 +51,14 @@ func readAll(r *http.Request) ([]byte, error) {
 	return io.ReadAll(r.Body)
 }
 
-func (rt *roundTripper) try(r *http.Request, body []byte) (*http.Response, bool, error) {
+func (rt *roundTripper) try(r *http.Request, body []byte, stale int) (*http.Response, bool, error) {
 	w := &contextWatcher{ctx: r.Context()}
 	target := rt.p.target()
-	u, err := rt.t.get(rt.p, target, reuseFor(r.Method), w)
+	reuse := reuseFor(r.Method)
+	if stale >= maxStale {
+		reuse = upstream.ReuseNone
+	}
+	u, err := rt.t.get(rt.p, target, reuse, w)
 	if err != nil {
 		return nil, false, toError(err, 0)
 	}

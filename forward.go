@@ -172,7 +172,11 @@ func (s *Session) attemptOn(p *Peer) *Error {
 // connect takes a connection from the pool, or makes one.
 func (s *Session) connect(p *Peer) *Error {
 	target := p.target()
-	u, err := s.proxy.transport().get(p, target, reuseFor(s.req.Method()), s.down)
+	reuse := reuseFor(s.req.Method())
+	if s.stale >= maxStale {
+		reuse = upstream.ReuseNone
+	}
+	u, err := s.proxy.transport().get(p, target, reuse, s.down)
 	if err != nil {
 		return s.attemptError(err)
 	}

@@ -8,9 +8,9 @@ import (
 )
 
 // maxStale bounds the pooled connections that turn out to be dead, with nothing
-// sent on them, in one session: an origin that closes each connection at the
-// moment it is used must not make a session run for ever.
-const maxStale = 32
+// sent on them, in one session. Where several are, the origin was restarted and
+// all are: the next attempt makes a new one.
+const maxStale = 2
 
 // again decides whether a failed attempt is followed by another. If not, it
 // returns the error to give up with.

@@ -310,3 +310,62 @@ func TestUnixSockets(t *testing.T) {
 	origin.Close()
 	wg.Wait()
 }
+
+// TestOriginRestarts: an origin that closed all of its idle connections costs no
+// request, however many there were.
+func TestOriginRestarts(t *testing.T) {
+	inside, release := make(chan struct{}, 100), make(chan struct{})
+	b := newBed(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/wait" {
+			inside <- struct{}{}
+			<-release
+		}
+		io.WriteString(w, "hello")
+	}))
+	var dialed []net.Conn
+	var mu sync.Mutex
+	b.peer.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		nc, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+		mu.Lock()
+		defer mu.Unlock()
+		dialed = append(dialed, nc)
+		return nc, err
+	}
+	const conns = 40
+	var wg sync.WaitGroup
+	for range conns {
+		c := b.client()
+		wg.Go(func() { b.want(c, "GET", "/wait", "", 200, "hello") })
+	}
+	for range conns {
+		<-inside
+	}
+	close(release)
+	wg.Wait()
+	mu.Lock()
+	for _, nc := range dialed {
+		_ = nc.(*net.TCPConn).CloseWrite() // the origin closes its side too
+	}
+	mu.Unlock()
+	for _, nc := range dialed {
+		for { // until its FIN has come
+			raw, _ := nc.(*net.TCPConn).SyscallConn()
+			var one [1]byte
+			n, err := 0, error(nil)
+			_ = raw.Read(func(fd uintptr) bool {
+				n, _, err = syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK)
+				return true
+			})
+			if n == 0 && err == nil {
+				break
+			}
+			runtime.Gosched()
+		}
+	}
+	b.want(b.client(), "GET", "/", "", 200, "hello")
+	for range conns + 1 {
+		if e := b.done(); e != nil {
+			t.Error(e)
+		}
+	}
+}
