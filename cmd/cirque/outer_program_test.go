@@ -47,7 +47,7 @@ func tool(t *testing.T, name string) string {
 type program struct {
 	t     *testing.T
 	cmd   *exec.Cmd
-	stdin io.Closer // programs of ours end when it does, also if the test is killed
+	stdin io.Closer // programs of ours end when it does
 
 	mu    sync.Mutex
 	lines []string      // of stdout and stderr. Guarded by mu.
@@ -59,7 +59,8 @@ type program struct {
 func launch(t *testing.T, cmd *exec.Cmd) *program {
 	t.Helper()
 	p := &program{t: t, cmd: cmd, morec: make(chan struct{}), donec: make(chan struct{})}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// Pdeathsig, which only Linux has, ends it if the test is killed.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	// Of pipes that the command owns, Wait would not wait for the readers.
 	r, w, err := os.Pipe()
 	if err != nil {

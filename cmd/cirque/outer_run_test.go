@@ -92,13 +92,12 @@ func newCoreBed(t *testing.T) *coreBed {
 	return b
 }
 
-// metric returns the value of a series.
+// metric returns the value of a series, or -1.
 func (b *coreBed) metric(t *testing.T, series string) int {
 	t.Helper()
 	_, text := get(t, b.admin, "x", "/metrics")
 	m := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(series) + ` (\d+)$`).FindStringSubmatch(text)
 	if m == nil {
-		t.Errorf("there is no series %s in\n%s", series, text)
 		return -1
 	}
 	n, _ := strconv.Atoi(m[1])
@@ -159,8 +158,26 @@ func (b *coreBed) wantMetrics(t *testing.T) {
 		`cirque_requests_in_flight{route="api.example.com/v1/*"}`:                        0,
 		`cirque_request_duration_seconds_bucket{route="api.example.com/v1/*",le="+Inf"}`: 30,
 	} {
-		if got := b.metric(t, series); got != want {
+		b.wantMetric(t, series, want)
+	}
+}
+
+// wantMetric waits for a value: a client has its response a moment before the
+// request is over.
+func (b *coreBed) wantMetric(t *testing.T, series string, want int) {
+	t.Helper()
+	late, again := time.After(2*time.Second), time.NewTicker(20*time.Millisecond)
+	defer again.Stop()
+	for {
+		got := b.metric(t, series)
+		if got == want {
+			return
+		}
+		select {
+		case <-again.C:
+		case <-late:
 			t.Errorf("%s is %d, want %d", series, got, want)
+			return
 		}
 	}
 }

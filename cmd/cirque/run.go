@@ -59,10 +59,12 @@ func run(cmd *cobra.Command, file string, grace time.Duration) error {
 	}
 	defer stop()
 	defer b.Transport.Close()
+	// The sockets take connections since they were bound. Who reads of it in the
+	// log finds /readyz ready.
+	w.phase.Store(serving)
 	for i, s := range services {
 		logger.Info("listening", "listener", b.Servers[i].Name, "address", s.l.Addr().String())
 	}
-	w.phase.Store(serving)
 	err = serveAll(context.Background(), sigc, services, grace, func() {
 		w.phase.Store(draining)
 		logger.Info("draining", "grace", grace)
