@@ -61,22 +61,22 @@ func launch(t *testing.T, cmd *exec.Cmd) *program {
 	p := &program{t: t, cmd: cmd, morec: make(chan struct{}), donec: make(chan struct{})}
 	// Pdeathsig, which only Linux has, ends it if the test is killed.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-	// Of pipes that the command owns, Wait would not wait for the readers.
-	r, w, err := os.Pipe()
+	// Each has a pipe of its own: large writes of two on one would mix.
+	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd.Stdout, cmd.Stderr = w, w
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if p.stdin, err = cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
 	}
-	err = cmd.Start()
-	w.Close()
-	if err != nil {
-		r.Close()
+	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	go p.watch(r)
+	go p.watch(stdout, stderr)
 	t.Cleanup(func() {
 		p.end()
 		if t.Failed() {
@@ -86,9 +86,18 @@ func launch(t *testing.T, cmd *exec.Cmd) *program {
 	return p
 }
 
-func (p *program) watch(r *os.File) {
+// watch collects what the program says, until it ends.
+func (p *program) watch(pipes ...io.Reader) {
 	defer close(p.donec)
-	defer r.Close()
+	var all sync.WaitGroup
+	for _, r := range pipes {
+		all.Go(func() { p.collect(r) })
+	}
+	all.Wait() // Wait closes the pipes
+	_ = p.cmd.Wait()
+}
+
+func (p *program) collect(r io.Reader) {
 	sc := bufio.NewScanner(r)
 	sc.Buffer(nil, 8<<20)
 	for sc.Scan() {
@@ -98,7 +107,6 @@ func (p *program) watch(r *os.File) {
 		p.morec = make(chan struct{})
 		p.mu.Unlock()
 	}
-	_ = p.cmd.Wait()
 }
 
 // end ends the program whatever it does: nicely, and after 2 s at once.
