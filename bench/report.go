@@ -190,6 +190,9 @@ func (b *bench) markdown(r *report) string {
 	fmt.Fprintf(&w, "Medians of up to %d rounds of %s (some scenarios a multiple), interleaved. CPU is user and system time of all of\n"+
 		"the proxy's processes; the ratio is Cirque's figure divided by the peer's, so below 1 Cirque is better. Rounds in which\n"+
 		"others took more than %.0f %% of the proxy's CPU are dropped.\n\n", b.opts.Rounds, b.opts.Measure, 100*foreignLimit)
+	if b.opts.Nice != 0 {
+		fmt.Fprintf(&w, "- everything that is measured ran at priority %d\n", b.opts.Nice)
+	}
 	for _, p := range b.peers {
 		fmt.Fprintf(&w, "- %s: %s\n", p.name, p.version)
 	}
