@@ -100,7 +100,7 @@ func (s *Session) beginAttempt(p *Peer) {
 	s.attempts++
 	s.tried = append(s.tried, p)
 	s.attempt = Attempt{Peer: p, Number: s.attempts}
-	s.attemptAt, s.firstByte = 0, 0
+	s.attemptAt = 0
 	if p.Observer != nil || s.attempts > 1 {
 		s.attemptAt = time.Since(s.began)
 	}

@@ -42,7 +42,6 @@ type Session struct {
 	attempts  int
 	began     time.Time
 	attemptAt time.Duration // since began
-	firstByte time.Duration // since began
 	// sentBefore is what the connection had sent when the attempt began.
 	sentBefore int64
 	phase      phase

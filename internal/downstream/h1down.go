@@ -24,10 +24,6 @@ func (c *H1) BodyReady() bool { return c.in.Ready() }
 // BodyEnded implements exchange.Down.
 func (c *H1) BodyEnded() bool { return c.in.Ended() }
 
-// BodyLeft returns how much of the request body was not read, -1 when that is
-// not known.
-func (c *H1) BodyLeft() int64 { return c.in.Left() }
-
 // ReadBody implements exchange.Down.
 func (c *H1) ReadBody() ([]byte, bool, error) {
 	b, last, err := c.in.Next()
@@ -286,9 +282,6 @@ func (c *H1) Flush() error { return c.writeError(c.out.Flush()) }
 
 // Started implements exchange.Down.
 func (c *H1) Started() bool { return c.started }
-
-// Finished reports whether the response was written to its end.
-func (c *H1) Finished() bool { return c.finished }
 
 // Abort implements exchange.Down. What is buffered goes out first: the client
 // shall see how far the response came.

@@ -53,7 +53,6 @@ type H1 struct {
 	tail     []byte
 	pending  bool // a whole request waits for ReadHead
 	sentAny  bool
-	final    int // status of the final head
 
 	// Owned by the goroutine that writes the request.
 	out  h1io.Writer
@@ -133,7 +132,7 @@ func (u *H1) begin(req *message.Request) {
 	u.requests++
 	u.req = req
 	u.received, u.pending, u.sent, u.sentAny = false, false, false, false
-	u.final, u.tail = 0, nil
+	u.tail = nil
 	u.out.Start(u.wc)
 	u.in.Start(u.wc, h1.None, 0, nil)
 	u.wc.SetReadTimeout(u.firstByte)
@@ -222,7 +221,7 @@ func (u *H1) ReadHead(resp *message.Response) error {
 	if resp.Status < 200 && !u.meta.Upgraded {
 		return nil
 	}
-	u.received, u.final = true, resp.Status
+	u.received = true
 	u.in.Start(u.wc, u.meta.Framing, resp.Length(), &resp.Trailer)
 	u.wc.SetReadTimeout(u.read)
 	u.headGuess = 0

@@ -217,9 +217,8 @@ func (c *Conn) read(op readOp) error {
 		if n > 0 {
 			c.nRead.Add(int64(n))
 		}
-		if c.rRate.perSecond > 0 && armed {
-			c.rRate.waited += c.sweep.Now() - c.rRate.since
-			c.rRate.bytes += int64(n)
+		if armed {
+			c.rRate.note(c.sweep.Now(), n)
 		}
 		if armed || err != nil {
 			err = c.endWait(&c.rWait, &c.rCause, err, c.nc.SetReadDeadline)
@@ -271,37 +270,30 @@ func onlyError(n int, err error) error {
 
 // armRead tells the sweep that a wait for input begins.
 func (c *Conn) armRead() {
-	at := time.Duration(forever)
-	if c.rTimeout > 0 || c.rAbs > 0 || c.rRate.perSecond > 0 {
-		now := c.sweep.Now()
-		if c.rTimeout > 0 {
-			at = now + c.rTimeout
-		}
-		if c.rAbs > 0 {
-			at = min(at, c.rAbs)
-		}
-		at = min(at, c.rRate.deadline(now))
-		at += c.sweep.tick // the clock is late by up to a tick; an expiry is never early
-	}
-	c.arm(&c.rWait, at, &c.rCause, c.nc.SetReadDeadline)
+	c.arm(&c.rWait, c.waitEnd(c.rTimeout, c.rAbs, &c.rRate), &c.rCause, c.nc.SetReadDeadline)
 }
 
 // armWrite tells the sweep that a wait for room begins.
 func (c *Conn) armWrite() {
-	at := time.Duration(forever)
-	if c.wTimeout > 0 || c.wAbs > 0 || c.wRate.perSecond > 0 {
-		now := c.sweep.Now()
-		if c.wTimeout > 0 {
-			at = now + c.wTimeout
-		}
-		if c.wAbs > 0 {
-			at = min(at, c.wAbs)
-		}
-		at = min(at, c.wRate.deadline(now))
-		at += c.sweep.tick
-	}
 	c.wSince = c.sweep.NowExact()
-	c.arm(&c.wWait, at, &c.wCause, c.nc.SetWriteDeadline)
+	c.arm(&c.wWait, c.waitEnd(c.wTimeout, c.wAbs, &c.wRate), &c.wCause, c.nc.SetWriteDeadline)
+}
+
+// waitEnd returns until when a wait that begins now may last.
+func (c *Conn) waitEnd(timeout, abs time.Duration, r *rate) time.Duration {
+	at := time.Duration(forever)
+	if timeout <= 0 && abs <= 0 && r.perSecond == 0 {
+		return at
+	}
+	now := c.sweep.Now()
+	if timeout > 0 {
+		at = now + timeout
+	}
+	if abs > 0 {
+		at = min(at, abs)
+	}
+	// The clock is late by up to a tick; an expiry is never early.
+	return min(at, r.deadline(now)) + c.sweep.tick
 }
 
 // WritePending returns how long writes have waited for room since
@@ -347,8 +339,10 @@ func (c *Conn) endWait(word *atomic.Int64, cause *error, err error, set func(tim
 	return errAgain
 }
 
-func (c *Conn) endWriteWait(armed bool, err error) error {
+// endWriteWait is endWait for a write that sent n bytes after its wait.
+func (c *Conn) endWriteWait(armed bool, n int, err error) error {
 	if armed {
+		c.wRate.note(c.sweep.Now(), n)
 		c.wPending += c.sweep.NowExact() - c.wSince
 	}
 	return c.endWait(&c.wWait, &c.wCause, err, c.nc.SetWriteDeadline)
@@ -413,12 +407,8 @@ func (c *Conn) Writev(a, b, d []byte) (int, error) {
 		armed, n, err := c.writeOnce(skip(a, b, d, sent))
 		sent += n
 		c.nSent.Add(int64(n))
-		if c.wRate.perSecond > 0 && armed {
-			c.wRate.waited += c.sweep.Now() - c.wRate.since
-			c.wRate.bytes += int64(n)
-		}
 		if armed || err != nil {
-			err = c.endWriteWait(armed, err)
+			err = c.endWriteWait(armed, n, err)
 		}
 		switch {
 		case err == errAgain:

@@ -37,6 +37,14 @@ func (r *rate) deadline(now time.Duration) time.Duration {
 	return now + max(r.grace, earned) - r.waited
 }
 
+// note counts a wait that is over and the bytes that it brought.
+func (r *rate) note(now time.Duration, n int) {
+	if r.perSecond > 0 {
+		r.waited += now - r.since
+		r.bytes += int64(n)
+	}
+}
+
 func (r *rate) tooSlow() bool {
 	return r.perSecond > 0 && r.waited > r.grace &&
 		r.bytes < int64(r.waited)*int64(r.perSecond)/int64(time.Second)

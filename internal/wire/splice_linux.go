@@ -183,12 +183,8 @@ func (c *Conn) drainPipe(p *pipe) (sent int, err error) {
 		s.wPipe = nil
 		sent += s.wN
 		c.nSent.Add(int64(s.wN))
-		if c.wRate.perSecond > 0 && s.wArmed {
-			c.wRate.waited += c.sweep.Now() - c.wRate.since
-			c.wRate.bytes += int64(s.wN)
-		}
 		if s.wArmed || err != nil {
-			err = c.endWriteWait(s.wArmed, err)
+			err = c.endWriteWait(s.wArmed, s.wN, err)
 		}
 		switch {
 		case err == errAgain:
