@@ -446,6 +446,7 @@ var settings = map[string]func(*script, string) error{
 	"per-try":            durationSetting(func(s *script) *time.Duration { return &s.proxy.Retry.PerTry }),
 	"half-close":         boolSetting(func(s *script) *bool { return &s.srv.AllowHalfClose }),
 	"drain-early":        boolSetting(func(s *script) *bool { return &s.srv.DrainEarlyUploads }),
+	"both-lengths":       boolSetting(func(s *script) *bool { return &s.srv.AcceptBothLengths }),
 	"allow-connect":      boolSetting(func(s *script) *bool { return &s.proxy.AllowConnect }),
 	"drop-interim":       boolSetting(func(s *script) *bool { return &s.proxy.DropInterim }),
 	"keep-hop-by-hop":    boolSetting(func(s *script) *bool { return &s.proxy.KeepHopByHop }),

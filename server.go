@@ -84,6 +84,12 @@ type Server struct {
 	// DrainEarlyUploads reads the rest of an upload whose response is complete,
 	// in place of closing the connection.
 	DrainEarlyUploads bool
+	// AcceptBothLengths serves a request that has one Content-Length beside
+	// Transfer-Encoding: chunked. The Content-Length is dropped, the body read in
+	// chunks, and the connection closed after the response. If false, such a
+	// request gets 400: it is what smuggling is made of, so this is only for a
+	// client that cannot be changed.
+	AcceptBothLengths bool
 	// AllowPaths lists what requests may have in their paths although the origin
 	// may read it as another path than hooks and routes did. A request with a
 	// problem that is not listed gets 400.
@@ -142,6 +148,7 @@ func (srv *Server) init() {
 				HeadBytes: pick(srv.MaxHeaderBytes, 64<<10), Fields: pick(srv.MaxFields, 100),
 				TargetBytes: pick(srv.MaxTargetBytes, 16<<10),
 			},
+			Rules:        h1.RequestRules{DropLength: srv.AcceptBothLengths},
 			MaxRequests:  srv.MaxRequests,
 			HeadTimeout:  pick(srv.ReadHeaderTimeout, 10*time.Second),
 			IdleTimeout:  pick(srv.IdleTimeout, 75*time.Second),

@@ -29,6 +29,7 @@ import (
 //
 //	vector  its name
 //	why     the rule that decides, in our words
+//	set     an option of the Server (option vectors): accept-both-lengths
 //	send    bytes of the client; \r \n \t \0 \\ \{ \xNN, and {N*text} for N times text
 //	end     the client ends its sending side after them
 //	answer  bytes of the origin (response vectors); without it every request gets a 200
@@ -44,21 +45,24 @@ import (
 // write: only where conn is keep may anybody ever see it. A response vector is
 // followed by the same request, which must get its own answer.
 type vector struct {
-	file, name, why      string
-	line                 int
-	send, answer         []byte
-	end                  bool
-	then, conn, pool     string
-	status, reason       []string
-	origin, client       []byte
-	hasOrigin, hasClient bool
-	hasAnswer            bool
+	file, name, why, option string
+	line                    int
+	send, answer            []byte
+	end                     bool
+	then, conn, pool        string
+	status, reason          []string
+	origin, client          []byte
+	hasOrigin, hasClient    bool
+	hasAnswer               bool
 }
 
 const (
 	vecWait   = 10 * time.Second
 	vecTarget = "/smuggled"
-	vecNext   = "GET " + vecTarget + " HTTP/1.1\r\nHost: next.test\r\n\r\n"
+	// vecBothLengths is Server.AcceptBothLengths.
+	vecBothLengths = "accept-both-lengths"
+
+	vecNext = "GET " + vecTarget + " HTTP/1.1\r\nHost: next.test\r\n\r\n"
 )
 
 // loadVectors reads the vectors of the files whose names begin with prefix.
@@ -105,6 +109,11 @@ func (v *vector) set(key, value string) error {
 	switch key {
 	case "why":
 		v.why += value + " "
+	case "set":
+		v.option = value
+		if v.option != vecBothLengths {
+			err = fmt.Errorf("unknown option %q", value)
+		}
 	case "send":
 		v.send, err = vecUnescape(v.send, value)
 	case "answer":
@@ -194,7 +203,8 @@ func TestVectorTable(t *testing.T) {
 	for r := range reason.Len {
 		reasons[reason.Reason(r).String()] = true
 	}
-	for _, v := range slices.Concat(requests, responses) {
+	options := loadVectors(t, "options-")
+	for _, v := range slices.Concat(requests, responses, options) {
 		where := fmt.Sprintf("%s:%d: %s", v.file, v.line, v.name)
 		if !strings.Contains(v.why, "RFC ") && !strings.Contains(v.why, "limit") {
 			t.Errorf("%s: why names neither an RFC nor a limit", where)
@@ -207,11 +217,14 @@ func TestVectorTable(t *testing.T) {
 				t.Errorf("%s: reason %q is not in the list", where, r)
 			}
 		}
-		if v.hasAnswer == strings.HasPrefix(v.file, "requests-") {
+		if v.hasAnswer != strings.HasPrefix(v.file, "responses-") {
 			t.Errorf("%s: an answer is what a response vector has", where)
 		}
 		if !v.hasAnswer && !v.hasOrigin {
 			t.Errorf("%s: does not say what the origin sees", where)
+		}
+		if (v.option != "") != strings.HasPrefix(v.file, "options-") {
+			t.Errorf("%s: an option is what an option vector sets", where)
 		}
 		if v.hasAnswer && v.pool != "reused" && v.pool != "dropped" {
 			t.Errorf("%s: pool is %q", where, v.pool)
@@ -530,7 +543,8 @@ func startVecCirque(t *testing.T, o *vecOrigin) *vecCirque {
 	p := &vecCirque{addr: l.Addr().String(), origin: o, servedc: make(chan error, 1)}
 	peer := cirque.NewPeer(o.Addr().String())
 	p.srv = &cirque.Server{
-		Logger: slog.New(slog.DiscardHandler),
+		Logger:            slog.New(slog.DiscardHandler),
+		AcceptBothLengths: o.v.option == vecBothLengths,
 		Proxy: &cirque.Proxy{
 			Transport:  &p.tr,
 			Retry:      cirque.Retry{Attempts: -1},
@@ -600,8 +614,14 @@ var vecDeliveries = []struct {
 const vecTooLong = 4 << 10
 
 // TestVectorRequests sends every request vector through a server.
-func TestVectorRequests(t *testing.T) {
-	for _, v := range loadVectors(t, "requests-") {
+func TestVectorRequests(t *testing.T) { vecRequests(t, "requests-") }
+
+// TestVectorOptions does so with those that need an option of the server. No
+// other party has it, so they are not compared.
+func TestVectorOptions(t *testing.T) { vecRequests(t, "options-") }
+
+func vecRequests(t *testing.T, prefix string) {
+	for _, v := range loadVectors(t, prefix) {
 		for _, d := range vecDeliveries {
 			if d.single && len(v.send) > vecTooLong {
 				continue
@@ -789,11 +809,12 @@ var vecCodecReasons = []reason.Reason{
 // TestVectorCodec gives each request vector to the codec whole and cut in two at
 // every byte: where the cut is changes nothing.
 func TestVectorCodec(t *testing.T) {
-	for _, v := range loadVectors(t, "requests-") {
+	for _, v := range slices.Concat(loadVectors(t, "requests-"), loadVectors(t, "options-")) {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()
+			rules := &h1.RequestRules{DropLength: v.option == vecBothLengths}
 			all := append(slices.Clip(v.send), vecNext...)
-			whole := vecDecode(all)
+			whole := vecDecode(rules, all)
 			if len(v.reason) > 0 {
 				last := v.reason[len(v.reason)-1]
 				for _, r := range vecCodecReasons {
@@ -805,7 +826,7 @@ func TestVectorCodec(t *testing.T) {
 			}
 			step := 1 + len(all)/vecTooLong*64
 			for i := 0; i < len(all); i += step {
-				if got := vecDecode(all[:i], all[i:]); got != whole {
+				if got := vecDecode(rules, all[:i], all[i:]); got != whole {
 					t.Fatalf("cut at %d: %q, whole: %q", i, got, whole)
 				}
 			}
@@ -815,7 +836,7 @@ func TestVectorCodec(t *testing.T) {
 
 // vecDecode returns what a connection that gets the pieces one by one makes of
 // them: targets and bodies, and how it ended.
-func vecDecode(pieces ...[]byte) string {
+func vecDecode(rules *h1.RequestRules, pieces ...[]byte) string {
 	var (
 		out     []string
 		buf     []byte
@@ -838,7 +859,7 @@ func vecDecode(pieces ...[]byte) string {
 				if end >= 0 && err == nil {
 					req.Reset()
 					meta = h1.RequestMeta{}
-					err = h1.ParseRequest(buf[:end], limits, &req, &meta)
+					err = h1.ParseRequest(buf[:end], limits, rules, &req, &meta)
 				}
 				if err != nil {
 					return strings.Join(append(out, " "+err.(*h1.Error).Reason.String()), "")

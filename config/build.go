@@ -128,6 +128,7 @@ func (l *Listener) server() *cirque.Server {
 		DrainBytes:        l.Limits.Drain,
 		AllowHalfClose:    l.AllowHalfClose,
 		DrainEarlyUploads: l.DrainEarlyUploads,
+		AcceptBothLengths: l.AcceptBothLengths,
 	}
 	for _, p := range l.AllowPaths {
 		srv.AllowPaths = append(srv.AllowPaths, pathProblems[*p])

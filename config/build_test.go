@@ -53,7 +53,7 @@ func TestBuildEverything(t *testing.T) {
 	diff(t, "listener", &cirque.Server{
 		Addr: "127.0.0.1:0", ReadHeaderTimeout: time.Second, IdleTimeout: 150 * time.Second, BodyTimeout: 500 * time.Millisecond,
 		WriteTimeout: time.Hour, ParkAfter: -1, MinBodyRate: -1, MaxHeaderBytes: 8 << 10, MaxFields: 10, MaxTargetBytes: 1000,
-		MaxRequests: 5, MaxConns: 1000, DrainBytes: -1, AllowHalfClose: true, DrainEarlyUploads: true,
+		MaxRequests: 5, MaxConns: 1000, DrainBytes: -1, AllowHalfClose: true, DrainEarlyUploads: true, AcceptBothLengths: true,
 		AllowPaths: []message.PathProblem{message.PathHiddenSeparator, message.PathBadEscape},
 	}, b.Servers[0].Server)
 	diff(t, "route", &cirque.Proxy{

@@ -65,6 +65,8 @@ var listenerKind = object(
 		"Serve a client that has closed its sending side. Otherwise that means that it left."),
 	at("drain_early_uploads", boolean, func(l *Listener) *bool { return &l.DrainEarlyUploads }, "false",
 		"Read the rest of an upload whose response is complete, in place of closing the connection."),
+	at("accept_both_lengths", boolean, func(l *Listener) *bool { return &l.AcceptBothLengths }, "false",
+		"Serve a request that has a Content-Length beside Transfer-Encoding: chunked: the length is dropped, and the connection closed after the response. Otherwise it gets 400, since it is what smuggling is made of."),
 	at("allow_paths", list(oneOf("above_root", "nul", "bad_escape", "hidden_separator"), nil),
 		func(l *Listener) *[]*string { return &l.AllowPaths }, "",
 		"What paths may hold although an origin may read them as another path than routes do: .. above the root, an encoded NUL, a % without two digits, an encoded slash or a backslash. A path with what is not listed gets 400.").

@@ -23,6 +23,7 @@ type Listener struct {
 	Socket            *Socket // nil: the system's defaults
 	AllowHalfClose    bool
 	DrainEarlyUploads bool
+	AcceptBothLengths bool
 	AllowPaths        []*string
 }
 

@@ -58,6 +58,7 @@ type Config struct {
 	Parker  *wire.Parker // nil: idle connections keep their goroutine
 
 	Limits      h1.Limits
+	Rules       h1.RequestRules
 	MaxRequests int // on one connection
 
 	HeadTimeout  time.Duration // from a head's first byte (or the accept) to its end

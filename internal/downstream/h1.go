@@ -293,7 +293,7 @@ func (c *H1) readHead() headResult {
 	c.begin()
 	if herr == nil {
 		head := c.wc.Buffered()[:n]
-		herr = parseError(h1.ParseRequest(head, &c.cfg.Limits, &c.req, &c.meta))
+		herr = parseError(h1.ParseRequest(head, &c.cfg.Limits, &c.cfg.Rules, &c.req, &c.meta))
 		c.wc.Discard(n)
 	}
 	c.head = c.req.Method() == "HEAD"
@@ -328,6 +328,10 @@ func (c *H1) begin() {
 // accept sets the exchange up from its parsed head.
 func (c *H1) accept() {
 	c.keep = c.meta.KeepAlive
+	if c.meta.LengthDropped {
+		// The client may go on sending, and nothing of it may be parsed.
+		c.lingering, c.end = true, reason.BadFraming
+	}
 	c.expect = c.meta.Expect100 && c.meta.Framing != h1.None
 	c.upgrading = c.meta.UpgradeWanted || c.req.Method() == "CONNECT"
 	c.in.Start(c.wc, c.meta.Framing, c.req.Length(), &c.req.Trailer)

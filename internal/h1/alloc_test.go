@@ -75,7 +75,7 @@ func TestAllocs(t *testing.T) {
 				meta = RequestMeta{}
 				_, _, err = HeadEnd(h, 0)
 				fatal(t, err)
-				fatal(t, ParseRequest(h, wideLimits, &req, &meta))
+				fatal(t, ParseRequest(h, wideLimits, noRules, &req, &meta))
 			}
 		}},
 		{"AppendRequestHead", func() {
@@ -137,7 +137,7 @@ func benchmarkParseRequest(b *testing.B, text string) {
 		meta = RequestMeta{}
 		end, _, err := HeadEnd(head, 0)
 		if err == nil {
-			err = ParseRequest(head[:end], wideLimits, &req, &meta)
+			err = ParseRequest(head[:end], wideLimits, noRules, &req, &meta)
 		}
 		fatal(b, err)
 	}
@@ -162,7 +162,7 @@ func BenchmarkParseResponseSmall(b *testing.B) {
 func BenchmarkAppendRequestChrome(b *testing.B) {
 	var req message.Request
 	var meta RequestMeta
-	fatal(b, ParseRequest([]byte(chromeHead), wideLimits, &req, &meta))
+	fatal(b, ParseRequest([]byte(chromeHead), wideLimits, noRules, &req, &meta))
 	out := make([]byte, 0, 8<<10)
 	b.ReportAllocs()
 	for b.Loop() {

@@ -38,12 +38,13 @@ func FuzzParseRequest(f *testing.F) {
 	f.Add([]byte(chromeHead), uint16(9))
 	f.Add([]byte(postHead), uint16(1))
 	f.Add([]byte(chunkedHead), uint16(60))
+	f.Add([]byte("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"), uint16(9))
 	f.Fuzz(func(t *testing.T, b []byte, at uint16) {
 		end, _, err := HeadEnd(b, 0)
 		cutEnd, cutErr := cutHead(b, min(int(at), len(b)))
 		if err == nil && cutErr == errBareLF {
 			// Seen sooner, since the head was not whole at first.
-			if err := ParseRequest(b[:end], wideLimits, &message.Request{}, &RequestMeta{}); err == nil {
+			if err := ParseRequest(b[:end], wideLimits, noRules, &message.Request{}, &RequestMeta{}); err == nil {
 				t.Fatalf("cut at %d: %v, whole: accepted", at, cutErr)
 			}
 			return
@@ -53,13 +54,32 @@ func FuzzParseRequest(f *testing.F) {
 		}
 		var req message.Request
 		var meta RequestMeta
-		if end < 0 || err != nil || ParseRequest(b[:end], wideLimits, &req, &meta) != nil {
+		if end < 0 || err != nil {
+			return
+		}
+		if ParseRequest(b[:end], wideLimits, noRules, &req, &meta) != nil {
+			checkDropped(t, b[:end])
 			return
 		}
 		checkFields(t, &req.Header)
 		checkAgain(t, &req, meta)
 		compareRequest(t, b[:end], &req, meta)
 	})
+}
+
+// checkDropped looks at a head that is refused: if the rule makes it good, it had
+// both lengths, one is gone and the connection ends.
+func checkDropped(t *testing.T, head []byte) {
+	t.Helper()
+	var req message.Request
+	var meta RequestMeta
+	if ParseRequest(head, wideLimits, &RequestRules{DropLength: true}, &req, &meta) != nil {
+		return
+	}
+	if !meta.LengthDropped || meta.KeepAlive || meta.Framing != Chunked || req.Header.Has("Content-Length") {
+		t.Fatalf("%+v %q", meta, head)
+	}
+	checkAgain(t, &req, meta)
 }
 
 // checkAgain sends an accepted request on and reads it again.
@@ -79,7 +99,7 @@ func checkAgain(t *testing.T, req *message.Request, meta RequestMeta) {
 	}
 	wide := *wideLimits
 	wide.HeadBytes, wide.Fields = wide.HeadBytes+1024, wide.Fields+1
-	if err := ParseRequest(out, &wide, &again, &meta2); err != nil {
+	if err := ParseRequest(out, &wide, noRules, &again, &meta2); err != nil {
 		t.Fatalf("what is sent is refused: %v\n%q", err, out)
 	}
 	if again.Method() != req.Method() || again.Target() != req.Target() || again.Authority() != req.Authority() ||

@@ -14,7 +14,17 @@ type RequestMeta struct {
 	KeepAlive     bool
 	Expect100     bool
 	UpgradeWanted bool
+	// LengthDropped is set where a Content-Length beside Transfer-Encoding was
+	// dropped: the connection must end after the response.
+	LengthDropped bool
 	Framing       Framing
+}
+
+// RequestRules are leniencies for clients that are known to be odd.
+type RequestRules struct {
+	// DropLength reads a request with one valid Content-Length beside
+	// Transfer-Encoding: chunked as chunked. The Content-Length is removed.
+	DropLength bool
 }
 
 var (
@@ -39,7 +49,7 @@ var (
 
 // ParseRequest reads a whole head, as HeadEnd found it, into req and meta, both
 // reset. The error is always an *Error; req holds then what was understood.
-func ParseRequest(head []byte, lim *Limits, req *message.Request, meta *RequestMeta) error {
+func ParseRequest(head []byte, lim *Limits, rules *RequestRules, req *message.Request, meta *RequestMeta) error {
 	if len(head) > lim.HeadBytes {
 		return &Error{431, reason.HeadTooLarge, "the head is larger than the limit"}
 	}
@@ -62,7 +72,7 @@ func ParseRequest(head []byte, lim *Limits, req *message.Request, meta *RequestM
 	if err := requestTarget(target, req); err != nil {
 		return err
 	}
-	if err := requestFraming(&facts, req, meta); err != nil {
+	if err := requestFraming(&facts, rules, req, meta); err != nil {
 		return err
 	}
 	return requestMeta(&facts, req, meta)
@@ -179,10 +189,13 @@ func absoluteTarget(t []byte, req *message.Request) error {
 }
 
 // requestFraming: RFC 9112, section 6.3, in its strict reading: what could be
-// read in two ways is refused.
-func requestFraming(f *fieldFacts, req *message.Request, meta *RequestMeta) error {
+// read in two ways is refused. By rule one combination is not: item 3 of the
+// section lets Transfer-Encoding override a Content-Length, which then must not
+// be forwarded.
+func requestFraming(f *fieldFacts, rules *RequestRules, req *message.Request, meta *RequestMeta) error {
+	both := f.codings > 0 && f.lengths > 0
 	switch {
-	case f.codings > 0 && f.lengths > 0:
+	case both && !(rules.DropLength && f.lengths == 1 && f.length >= 0):
 		return errBoth
 	case f.codings > 0 && meta.Minor == 0:
 		return errOldCoding
@@ -193,6 +206,9 @@ func requestFraming(f *fieldFacts, req *message.Request, meta *RequestMeta) erro
 	case f.codings == 1:
 		meta.Framing = Chunked
 		req.SetLength(-1)
+		if meta.LengthDropped = both; both {
+			req.Header.DelID(message.IDContentLength)
+		}
 	case f.lengths > 1:
 		return errLengths
 	case f.lengths == 1 && f.length < 0:
@@ -205,7 +221,9 @@ func requestFraming(f *fieldFacts, req *message.Request, meta *RequestMeta) erro
 }
 
 func requestMeta(f *fieldFacts, req *message.Request, meta *RequestMeta) error {
-	meta.KeepAlive = f.persistent(meta.Minor)
+	// RFC 9112, section 6.1: after a request that had both lengths the connection
+	// is closed, whatever the client asked for.
+	meta.KeepAlive = f.persistent(meta.Minor) && !meta.LengthDropped
 	if meta.Minor == 0 {
 		// RFC 9110, section 10.1.1: an expectation in HTTP/1.0 is ignored, so that
 		// no origin gets to see it either.

@@ -11,6 +11,8 @@ import (
 
 var testLimits = &Limits{HeadBytes: 4096, Fields: 10, TargetBytes: 256}
 
+var noRules = &RequestRules{}
+
 func TestHeadEnd(t *testing.T) {
 	tests := []struct {
 		name, in string
@@ -64,7 +66,7 @@ func TestBareLFLater(t *testing.T) {
 		}
 		if err == nil {
 			var req message.Request
-			err = ParseRequest([]byte(head[:end]), wideLimits, &req, &RequestMeta{})
+			err = ParseRequest([]byte(head[:end]), wideLimits, noRules, &req, &RequestMeta{})
 		}
 		if err != errBareLF {
 			t.Errorf("cut at %d: got %v", i, err)
@@ -77,7 +79,7 @@ func parseLines(lines ...string) (*message.Request, RequestMeta, error) {
 	var req message.Request
 	var meta RequestMeta
 	head := strings.Join(lines, "\r\n") + "\r\n\r\n"
-	err := ParseRequest([]byte(head), testLimits, &req, &meta)
+	err := ParseRequest([]byte(head), testLimits, noRules, &req, &meta)
 	return &req, meta, err
 }
 
@@ -98,6 +100,30 @@ func TestParseRequest(t *testing.T) {
 	}
 	if s := strings.Join(got, " "); s != "hOST=A.test:80 x-One=1 X-Two= Content-Length=7" {
 		t.Error(s)
+	}
+}
+
+// TestDropLength: RFC 9112, section 6.3: Transfer-Encoding overrides one valid
+// Content-Length, of which nothing is left; section 6.1: the connection ends.
+func TestDropLength(t *testing.T) {
+	for _, lines := range []string{
+		"Content-Length: 7\r\nTransfer-Encoding: chunked",
+		"Connection: keep-alive\r\nTransfer-Encoding: CHUNKED\r\ncontent-length: 0",
+	} {
+		head := []byte("POST /a HTTP/1.1\r\nHost: a\r\n" + lines + "\r\n\r\n")
+		var req message.Request
+		var meta RequestMeta
+		if err := ParseRequest(head, testLimits, noRules, &req, &meta); err != errBoth {
+			t.Errorf("without the rule: %v", err)
+		}
+		req.Reset()
+		meta = RequestMeta{}
+		if err := ParseRequest(head, testLimits, &RequestRules{DropLength: true}, &req, &meta); err != nil {
+			t.Errorf("with the rule: %v", err)
+		}
+		if want := (RequestMeta{Minor: 1, LengthDropped: true, Framing: Chunked}); meta != want || req.Length() != -1 || req.Header.Has("Content-Length") {
+			t.Errorf("got %+v, length %d, %q", meta, req.Length(), req.Header.Get("Content-Length"))
+		}
 	}
 }
 
@@ -272,7 +298,7 @@ func TestParseRequestLeavesNothing(t *testing.T) {
 	} {
 		req.Reset()
 		meta = RequestMeta{}
-		if err := ParseRequest([]byte(head), testLimits, &req, &meta); err != nil {
+		if err := ParseRequest([]byte(head), testLimits, noRules, &req, &meta); err != nil {
 			t.Fatal(err)
 		}
 	}
