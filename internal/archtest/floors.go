@@ -22,8 +22,9 @@ const floors = `
 	# needs their values.
 	FLOOR0 < message, reason < FLOOR1;
 
-	# Floor 2: codecs, pure.
-	FLOOR1 < internal/h1 < FLOOR2;
+	# Floor 2: codecs, pure. What HTTP/2's streams may do stands on its frames.
+	FLOOR1 < internal/h1, internal/h2frame < FLOOR2;
+	internal/h2frame < internal/h2stream < FLOOR2;
 
 	# Floor 3: the connection.
 	FLOOR2 < internal/wire < FLOOR3;
@@ -78,7 +79,7 @@ var onThePublicAPI = []string{"route", "balance", "accesslog", "metrics", "confi
 
 // pure are the packages that take values and return values, so that their tests
 // need no network, no clock and no goroutine.
-var pure = []string{"internal/ascii", "message", "reason", "internal/h1"}
+var pure = []string{"internal/ascii", "message", "reason", "internal/h1", "internal/h2frame", "internal/h2stream"}
 
 // impure are the imports that no pure package has.
 var impure = []string{"net", "net/http", "os", "sync", "sync/atomic", "context", "syscall"}

@@ -1,0 +1,73 @@
+package h2stream
+
+import "time"
+
+// Tuner finds the window that a connection needs to be fast: as much as the peer
+// can send in one round trip, and no more. It measures round trips with PING
+// frames, and counts what came between a PING and its answer. When that fills more
+// than two thirds of the window, the window may be what limits the peer, and is
+// doubled.
+//
+// One sample runs at a time. A sample that changes nothing is followed by a pause,
+// so that a connection that has found its window sends few PING frames.
+type Tuner struct {
+	window, max int
+	sample      int64         // bytes since the PING
+	sentAt      time.Duration // of the PING
+	quietUntil  time.Duration // no PING before
+	rtt         time.Duration // the shortest seen
+	sampling    bool
+}
+
+// tunerPause is between a sample that changed nothing and the next one.
+const tunerPause = time.Second
+
+// NewTuner returns a tuner of a window of now window bytes, which it will not
+// make larger than max.
+func NewTuner(window, max int) Tuner { return Tuner{window: window, max: max} }
+
+// Window returns the window to aim for.
+func (t *Tuner) Window() int { return t.window }
+
+// RTT returns the shortest round trip that was seen, 0 if none was.
+func (t *Tuner) RTT() time.Duration { return t.rtt }
+
+// Recv tells that n bytes of DATA came at the time now, and returns whether a PING
+// is to be sent, whose answer goes to Acked.
+func (t *Tuner) Recv(now time.Duration, n int) (ping bool) {
+	if t.sampling {
+		t.sample += int64(n)
+		return false
+	}
+	if t.window >= t.max || now < t.quietUntil {
+		return false
+	}
+	t.sampling, t.sentAt, t.sample = true, now, int64(n)
+	return true
+}
+
+// Acked tells that the answer to the PING came at the time now, and returns the
+// window to aim for.
+func (t *Tuner) Acked(now time.Duration) (window int) {
+	if !t.sampling {
+		return t.window
+	}
+	t.sampling = false
+	if rtt := now - t.sentAt; t.rtt == 0 || rtt < t.rtt {
+		t.rtt = rtt
+	}
+	if t.sample*3 <= int64(t.window)*2 {
+		t.quietUntil = now + tunerPause
+		return t.window
+	}
+	t.window = min(2*t.window, t.max)
+	return t.window
+}
+
+// Limit changes the largest window and returns the window to aim for, which is
+// smaller than before if memory is short.
+func (t *Tuner) Limit(max int) (window int) {
+	t.max = max
+	t.window = min(t.window, max)
+	return t.window
+}
