@@ -92,6 +92,9 @@ func (s *Session) reset(down exchange.Down) {
 	s.phase, s.sentBody = phaseRequest, 0
 	s.responded, s.respHooks, s.noRetry, s.failedByHook = false, false, false, false
 	s.foreign = false
+	if s.own.set {
+		s.own = own{}
+	}
 	s.local = s.local[:0]
 	if cap(s.local) > maxKeptLocal {
 		s.local = nil

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/cirqueproxy/cirque/internal/buf"
 	"github.com/cirqueproxy/cirque/internal/wire"
@@ -30,6 +31,8 @@ type roundTrip struct {
 	resp    *http.Response
 	mem     *buf.Buffer
 	sent    bool
+
+	firstByte, read, write time.Duration
 }
 
 type roundTripResult struct {
@@ -42,6 +45,11 @@ func newRoundTrip(s *Session, rt http.RoundTripper) *roundTrip {
 	t := &roundTrip{s: s, rt: rt, resultc: make(chan roundTripResult, 1)}
 	t.ctx, t.cancel = context.WithCancelCause(context.Background())
 	return t
+}
+
+// SetTimeouts implements exchange.Up.
+func (t *roundTrip) SetTimeouts(firstByte, read, write time.Duration) {
+	t.firstByte, t.read, t.write = firstByte, read, write
 }
 
 // Send implements exchange.Up.

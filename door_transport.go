@@ -58,11 +58,11 @@ func (rt *roundTripper) try(r *http.Request, body []byte, stale int) (*http.Resp
 	if stale >= maxStale {
 		reuse = upstream.ReuseNone
 	}
-	u, err := rt.t.get(rt.p, target, reuse, w)
+	d := rt.p.Timeouts.or(defaultTimeouts)
+	u, err := rt.t.get(rt.p, target, upstream.Want{Reuse: reuse, Connect: positive(d.Connect), Watcher: w})
 	if err != nil {
 		return nil, false, toError(err, 0)
 	}
-	d := rt.p.Timeouts.or(defaultTimeouts)
 	u.SetTimeouts(positive(d.FirstByte), positive(d.Read), positive(d.Write))
 	var req message.Request
 	fromHTTP(&req, r, int64(len(body)))

@@ -279,3 +279,21 @@ func TestTotalTimeout(t *testing.T) {
 		}
 	})
 }
+
+// TestConnectTimeoutOfRoute: a route's timeout to connect stands before its
+// peer's.
+func TestConnectTimeoutOfRoute(t *testing.T) {
+	proxy := &cirque.Proxy{Retry: cirque.Retry{Attempts: 1}, Timeouts: cirque.Timeouts{Connect: 2 * time.Second}}
+	hole := &cirque.Peer{Addr: "hole:80", Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}}
+	proxy.Peer = func(*cirque.Session) (*cirque.Peer, error) { return hole, nil }
+	bubble(t, proxy, func(t *testing.T, bed *cirquetest.Bed) {
+		began := time.Now()
+		if resp := bed.Get("/"); resp.StatusCode != 504 {
+			t.Errorf("got %s", resp.Status)
+		}
+		took(t, "a black hole", began, 2*time.Second)
+	})
+}

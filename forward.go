@@ -38,9 +38,9 @@ func (s *Session) forward() error {
 
 // startTotal bounds the session as a whole, where the Proxy says so.
 func (s *Session) startTotal() {
-	if d := s.proxy.Timeouts.Total; d > 0 {
+	if d := orElse(s.own.timeouts.Total, s.proxy.Timeouts.Total); d > 0 {
 		t, down := &totalTimer{}, s.down
-		t.timer = time.AfterFunc(d, func() { t.fire(down) })
+		t.timer = time.AfterFunc(max(d-s.Elapsed(), 0), func() { t.fire(down) })
 		s.total = t
 	}
 }
@@ -141,6 +141,7 @@ func (s *Session) noteWire() {
 func (s *Session) attemptOn(p *Peer) *Error {
 	if p.RoundTripper != nil {
 		s.up = newRoundTrip(s, p.RoundTripper)
+		s.boundAttempt(s.timeoutsTo(p))
 	} else if e := s.connect(p); e != nil {
 		return e
 	}
@@ -176,21 +177,17 @@ func (s *Session) connect(p *Peer) *Error {
 	if s.stale >= maxStale {
 		reuse = upstream.ReuseNone
 	}
-	u, err := s.proxy.transport().get(p, target, reuse, s.down)
+	t := s.timeoutsTo(p)
+	u, err := s.proxy.transport().get(p, target, upstream.Want{Reuse: reuse, Connect: positive(t.Connect), Watcher: s.down})
 	if err != nil {
 		return s.attemptError(err)
 	}
 	if !u.Reused() {
 		s.attempt.Connect = time.Since(s.began) - s.attemptAt
 	}
-	t := s.proxy.Timeouts.or(p.Timeouts).or(defaultTimeouts)
-	first := positive(t.FirstByte)
-	if d := s.proxy.Retry.PerTry; d > 0 && (first == 0 || d < first) {
-		first = d
-	}
 	s.sentBefore = u.Wire().BytesWritten()
-	u.SetTimeouts(first, positive(t.Read), positive(t.Write))
 	s.up, s.h1up, s.wire = u, u, u.Wire()
+	s.boundAttempt(t)
 	s.wire.ResetWritePending()
 	return nil
 }

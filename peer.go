@@ -122,15 +122,9 @@ var defaultTimeouts = Timeouts{
 
 // or returns t with its zero fields taken from d.
 func (t Timeouts) or(d Timeouts) Timeouts {
-	pick := func(a, b time.Duration) time.Duration {
-		if a == 0 {
-			return b
-		}
-		return a
-	}
 	return Timeouts{
-		pick(t.Connect, d.Connect), pick(t.FirstByte, d.FirstByte), pick(t.Read, d.Read),
-		pick(t.Write, d.Write), pick(t.Idle, d.Idle), pick(t.Tunnel, d.Tunnel), pick(t.Total, d.Total),
+		orElse(t.Connect, d.Connect), orElse(t.FirstByte, d.FirstByte), orElse(t.Read, d.Read),
+		orElse(t.Write, d.Write), orElse(t.Idle, d.Idle), orElse(t.Tunnel, d.Tunnel), orElse(t.Total, d.Total),
 	}
 }
 
@@ -195,7 +189,7 @@ func (p *Peer) build() {
 	}
 	p.built = upstream.Target{
 		Network: network, Address: addr, Dial: p.Dial,
-		ConnectTimeout: positive(t.Connect), IdleTimeout: positive(t.Idle), NoReuse: t.Idle < 0,
+		IdleTimeout: positive(t.Idle), NoReuse: t.Idle < 0,
 		MaxConns: p.MaxConns, MaxQueue: queue, QueueTimeout: positive(wait),
 		MaxRequests: p.MaxRequests, MaxAge: p.MaxAge,
 		Limits: h1.Limits{HeadBytes: head, Fields: maxResponseFields, TargetBytes: head},

@@ -505,6 +505,13 @@ var scriptFilters = map[string]cirque.Filter{
 	"respond": {Request: func(s *cirque.Session) error {
 		return s.Respond(200, "local\n")
 	}},
+	"own-limits": {Request: func(s *cirque.Session) error {
+		if !s.Request().Header.Has("X-Own") {
+			return nil
+		}
+		s.SetTimeouts(cirque.Timeouts{FirstByte: 150 * time.Millisecond})
+		return s.SetClientLimits(cirque.ClientLimits{Body: 150 * time.Millisecond})
+	}},
 	"panic-request":  {Request: func(s *cirque.Session) error { panic("request") }},
 	"panic-response": {Response: func(s *cirque.Session) error { panic("response") }},
 	"panic-body": {ResponseBody: func(s *cirque.Session, b []byte, last bool) ([]byte, error) {

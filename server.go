@@ -73,10 +73,12 @@ type Server struct {
 	// MaxConns bounds the connections; more wait in the listener's queue. If
 	// zero, there is no limit.
 	MaxConns int
-	// DrainBytes bounds what is read of a body that nobody wanted, for 2 s, so
-	// that the connection can be kept. If zero, 256 KiB. If negative, the
-	// connection is closed.
+	// DrainBytes bounds what is read of a body that nobody wanted, so that the
+	// connection can be kept. If zero, 256 KiB. If negative, the connection is
+	// closed.
 	DrainBytes int64
+	// DrainTimeout bounds how long that is read: 2 s.
+	DrainTimeout time.Duration
 
 	// AllowHalfClose serves a client that has closed its sending side. If false,
 	// that means that it left.
@@ -148,15 +150,15 @@ func (srv *Server) init() {
 				HeadBytes: pick(srv.MaxHeaderBytes, 64<<10), Fields: pick(srv.MaxFields, 100),
 				TargetBytes: pick(srv.MaxTargetBytes, 16<<10),
 			},
-			Rules:        h1.RequestRules{DropLength: srv.AcceptBothLengths},
-			MaxRequests:  srv.MaxRequests,
-			HeadTimeout:  pick(srv.ReadHeaderTimeout, 10*time.Second),
-			IdleTimeout:  pick(srv.IdleTimeout, 75*time.Second),
-			BodyTimeout:  pick(srv.BodyTimeout, 60*time.Second),
-			WriteTimeout: pick(srv.WriteTimeout, 60*time.Second),
-			ParkAfter:    pick(srv.ParkAfter, 5*time.Second),
-			MinRate:      pick(srv.MinBodyRate, 240), MinRateGrace: pick(srv.MinBodyGrace, 10*time.Second),
-			DrainBytes: pick(srv.DrainBytes, 256<<10), DrainTime: 2 * time.Second,
+			Rules:       h1.RequestRules{DropLength: srv.AcceptBothLengths},
+			MaxRequests: srv.MaxRequests,
+			HeadTimeout: pick(srv.ReadHeaderTimeout, 10*time.Second),
+			ParkAfter:   pick(srv.ParkAfter, 5*time.Second),
+			Bounds: ClientLimits{
+				Idle: srv.IdleTimeout, Body: srv.BodyTimeout, Write: srv.WriteTimeout,
+				MinRate: srv.MinBodyRate, MinRateGrace: srv.MinBodyGrace,
+				DrainBytes: srv.DrainBytes, DrainTime: srv.DrainTimeout,
+			}.over(defaultClientLimits),
 			AllowHalfClose: srv.AllowHalfClose, DrainEarly: srv.DrainEarlyUploads,
 		}
 	})

@@ -51,6 +51,7 @@ type Session struct {
 	respHooks  bool   // the Response hooks ran
 	dropped    bool   // Drop was called for the present interim response
 	noRetry    bool
+	own        own  // what the session set for itself alone
 	upward     bool // a RequestBody hook runs; under turn where that is held
 	foreign    bool // resp holds what an origin sent
 	// failedByHook is set when an UpstreamResponse hook failed the attempt.

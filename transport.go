@@ -73,14 +73,14 @@ func (t *Transport) Close() {
 }
 
 // get returns a connection to a peer.
-func (t *Transport) get(p *Peer, target *upstream.Target, reuse upstream.Reuse, w upstream.Watcher) (*upstream.H1, error) {
+func (t *Transport) get(p *Peer, target *upstream.Target, w upstream.Want) (*upstream.H1, error) {
 	t.init()
 	pe := p.entry.Load()
 	if pe == nil || pe.pool != t.pool {
 		pe = &poolEntry{t.pool, t.pool.Entry(target.Key)}
 		p.entry.Store(pe)
 	}
-	u, entry, err := t.pool.Get(pe.entry, target, reuse, w)
+	u, entry, err := t.pool.Get(pe.entry, target, w)
 	if entry != pe.entry {
 		p.entry.Store(&poolEntry{t.pool, entry})
 	}

@@ -79,7 +79,7 @@ func (s *Session) tunnel(up *wire.Conn, early []byte) error {
 // relayTunnel moves bytes both ways until both directions ended, or nothing
 // moved for the tunnel's timeout.
 func (s *Session) relayTunnel(client, origin *wire.Conn) error {
-	idle := positive(s.proxy.Timeouts.or(s.peer.Timeouts).or(defaultTimeouts).Tunnel)
+	idle := positive(s.timeoutsTo(s.peer).Tunnel)
 	client.SetReadTimeout(idle)
 	origin.SetReadTimeout(idle)
 	// A reader that pauses is no reason to end a tunnel.

@@ -126,6 +126,7 @@ func (l *Listener) server() *cirque.Server {
 		MaxRequests:       counted(l.Limits.Requests),
 		MaxConns:          counted(l.Limits.Connections),
 		DrainBytes:        l.Limits.Drain,
+		DrainTimeout:      l.Timeouts.Drain,
 		AllowHalfClose:    l.AllowHalfClose,
 		DrainEarlyUploads: l.DrainEarlyUploads,
 		AcceptBothLengths: l.AcceptBothLengths,

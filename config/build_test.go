@@ -53,7 +53,7 @@ func TestBuildEverything(t *testing.T) {
 	diff(t, "listener", &cirque.Server{
 		Addr: "127.0.0.1:0", ReadHeaderTimeout: time.Second, IdleTimeout: 150 * time.Second, BodyTimeout: 500 * time.Millisecond,
 		WriteTimeout: time.Hour, ParkAfter: -1, MinBodyRate: -1, MaxHeaderBytes: 8 << 10, MaxFields: 10, MaxTargetBytes: 1000,
-		MaxRequests: 5, MaxConns: 1000, DrainBytes: -1, AllowHalfClose: true, DrainEarlyUploads: true, AcceptBothLengths: true,
+		MaxRequests: 5, MaxConns: 1000, DrainBytes: -1, DrainTimeout: 3 * time.Second, AllowHalfClose: true, DrainEarlyUploads: true, AcceptBothLengths: true,
 		AllowPaths: []message.PathProblem{message.PathHiddenSeparator, message.PathBadEscape},
 	}, b.Servers[0].Server)
 	diff(t, "route", &cirque.Proxy{
@@ -88,7 +88,7 @@ func TestBuildDefaults(t *testing.T) {
 	b := build(t, minimal)
 	diff(t, "listener", &cirque.Server{
 		Addr: ":80", ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 75 * time.Second, BodyTimeout: time.Minute, WriteTimeout: time.Minute,
-		ParkAfter: 5 * time.Second, MinBodyRate: 240, MaxHeaderBytes: 64 << 10, MaxFields: 100, MaxTargetBytes: 16 << 10, DrainBytes: 256 << 10,
+		ParkAfter: 5 * time.Second, MinBodyRate: 240, MaxHeaderBytes: 64 << 10, MaxFields: 100, MaxTargetBytes: 16 << 10, DrainBytes: 256 << 10, DrainTimeout: 2 * time.Second,
 	}, b.Servers[0].Server)
 	diff(t, "route", &cirque.Proxy{
 		Name: "default", Timeouts: cirque.Timeouts{Total: -1},

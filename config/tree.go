@@ -29,7 +29,7 @@ type Listener struct {
 
 // ListenerTimeouts bound the waits for clients.
 type ListenerTimeouts struct {
-	Head, Idle, Body, Write, ParkAfter time.Duration
+	Head, Idle, Body, Write, Drain, ParkAfter time.Duration
 }
 
 // ListenerLimits bound what clients may use.

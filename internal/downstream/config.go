@@ -50,6 +50,19 @@ func (s State) String() string {
 	return [...]string{"new", "active", "idle", "parked", "closed"}[s]
 }
 
+// Bounds are what an exchange may take of time and bytes.
+type Bounds struct {
+	IdleTimeout  time.Duration // between this exchange and the next request
+	BodyTimeout  time.Duration // between two reads of the request body
+	WriteTimeout time.Duration // between two writes that made progress
+
+	MinRate      int // bytes per second of either body, while the client is waited for
+	MinRateGrace time.Duration
+
+	DrainBytes int64 // of an unread body, to keep the connection
+	DrainTime  time.Duration
+}
+
 // Config is what the connections of a listener share. Durations and numbers of
 // zero mean none or no limit: the defaults were resolved before.
 // Immutable once a connection uses it.
@@ -61,17 +74,9 @@ type Config struct {
 	Rules       h1.RequestRules
 	MaxRequests int // on one connection
 
-	HeadTimeout  time.Duration // from a head's first byte (or the accept) to its end
-	IdleTimeout  time.Duration // between requests
-	BodyTimeout  time.Duration // between two reads of a request body
-	WriteTimeout time.Duration // between two writes that made progress
-	ParkAfter    time.Duration // idle for so long: parked
-
-	MinRate      int // bytes per second of a request body, while it is waited for
-	MinRateGrace time.Duration
-
-	DrainBytes int64 // of an unread body, to keep the connection
-	DrainTime  time.Duration
+	HeadTimeout time.Duration // from a head's first byte (or the accept) to its end
+	ParkAfter   time.Duration // idle for so long: parked
+	Bounds                    // of each exchange, until it gets its own
 
 	AllowHalfClose bool // a FIN does not mean that the client left
 	DrainEarly     bool // read the rest of an upload whose response is complete

@@ -51,6 +51,7 @@ type H1 struct {
 	head      bool // the request came as HEAD, whatever hooks make of it
 	lingering bool // the client may still be sending what is not read
 	end       reason.Reason
+	bounds    Bounds // of the exchange; of the fields that Bounds shares, MinRate is the reader's
 
 	// Owned by the goroutine that reads the request body; Ended is atomic.
 	in      h1io.Reader
@@ -69,9 +70,8 @@ type H1 struct {
 
 // NewH1 returns the connection over wc, which it owns from now on.
 func NewH1(wc *wire.Conn, sweep *wire.Sweep, cfg *Config) *H1 {
-	c := &H1{wc: wc, cfg: cfg, sweep: sweep}
+	c := &H1{wc: wc, cfg: cfg, sweep: sweep, bounds: cfg.Bounds}
 	wc.SetMaxBuffer(cfg.Limits.HeadBytes)
-	wc.SetWriteTimeout(cfg.WriteTimeout)
 	if !cfg.AllowHalfClose {
 		wc.Watch(c.left)
 	}
@@ -227,12 +227,14 @@ func (c *H1) finish() bool {
 // drainBody reads what the session left of the request body, so that the next
 // request begins where this one ends (RFC 9112, section 9.3).
 func (c *H1) drainBody() bool {
-	budget := c.cfg.DrainBytes
+	budget := c.bounds.DrainBytes
 	if left := c.in.Left(); left > budget {
 		return false
 	}
-	c.wc.SetReadDeadline(c.sweep.Now() + c.cfg.DrainTime)
-	defer c.wc.SetReadDeadline(0)
+	if d := c.bounds.DrainTime; d > 0 {
+		c.wc.SetReadDeadline(c.sweep.Now() + d)
+		defer c.wc.SetReadDeadline(0)
+	}
 	for {
 		b, last, err := c.in.Next()
 		if err != nil {
@@ -323,6 +325,8 @@ func (c *H1) begin() {
 	c.in.Start(c.wc, h1.None, 0, nil)
 	c.wc.SetReadDeadline(0)
 	c.wc.SetWriteDeadline(0)
+	c.bounds = c.cfg.Bounds // what a session set for itself is its own
+	c.wc.SetWriteTimeout(c.bounds.WriteTimeout)
 }
 
 // accept sets the exchange up from its parsed head.
@@ -335,16 +339,40 @@ func (c *H1) accept() {
 	c.expect = c.meta.Expect100 && c.meta.Framing != h1.None
 	c.upgrading = c.meta.UpgradeWanted || c.req.Method() == "CONNECT"
 	c.in.Start(c.wc, c.meta.Framing, c.req.Length(), &c.req.Trailer)
-	c.wc.SetReadTimeout(c.cfg.BodyTimeout)
 	c.unrated = c.expect
-	switch {
-	case c.expect:
+	if c.expect {
 		c.wc.SetMinRate(0, 0)
-	case c.meta.Framing != h1.None:
-		c.wc.SetMinRate(c.cfg.MinRate, c.cfg.MinRateGrace)
 	}
-	c.wc.SetMinWriteRate(c.cfg.MinRate, c.cfg.MinRateGrace)
+	c.boundReads()
+	c.wc.SetMinWriteRate(c.bounds.MinRate, c.bounds.MinRateGrace)
 }
+
+// boundReads makes the bounds those of the present body.
+func (c *H1) boundReads() {
+	c.wc.SetReadTimeout(c.bounds.BodyTimeout)
+	if !c.unrated && c.meta.Framing != h1.None {
+		c.wc.SetMinRate(c.bounds.MinRate, c.bounds.MinRateGrace)
+	}
+}
+
+// SetBounds gives the present exchange bounds of its own, which hold for waits
+// that begin later: those of the reader if read is set, the others if write is.
+// The caller owns the sides that it names.
+func (c *H1) SetBounds(b Bounds, read, write bool) {
+	if read {
+		c.bounds.BodyTimeout, c.bounds.MinRate, c.bounds.MinRateGrace = b.BodyTimeout, b.MinRate, b.MinRateGrace
+		c.boundReads()
+	}
+	if write {
+		c.bounds.IdleTimeout, c.bounds.WriteTimeout = b.IdleTimeout, b.WriteTimeout
+		c.bounds.DrainBytes, c.bounds.DrainTime = b.DrainBytes, b.DrainTime
+		c.wc.SetWriteTimeout(b.WriteTimeout)
+		c.wc.SetMinWriteRate(b.MinRate, b.MinRateGrace)
+	}
+}
+
+// DefaultBounds returns those of an exchange that got none of its own.
+func (c *H1) DefaultBounds() *Bounds { return &c.cfg.Bounds }
 
 // refuse answers a head that cannot be served.
 func (c *H1) refuse(err *h1.Error) {
@@ -355,7 +383,7 @@ func (c *H1) refuse(err *h1.Error) {
 
 // awaitFirst waits, without a buffer, for the first byte of a head.
 func (c *H1) awaitFirst() headResult {
-	timeout, park := c.cfg.IdleTimeout, time.Duration(0)
+	timeout, park := c.bounds.IdleTimeout, time.Duration(0)
 	if c.requests == 0 {
 		timeout = c.cfg.HeadTimeout
 	}

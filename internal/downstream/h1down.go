@@ -31,7 +31,7 @@ func (c *H1) ReadBody() ([]byte, bool, error) {
 		err = c.BodyError(err)
 	} else if c.unrated {
 		c.unrated = false
-		c.wc.SetMinRate(c.cfg.MinRate, c.cfg.MinRateGrace)
+		c.wc.SetMinRate(c.bounds.MinRate, c.bounds.MinRateGrace)
 	}
 	return b, last, err
 }
@@ -241,13 +241,13 @@ func (c *H1) drainable() bool {
 		return true
 	}
 	left := c.in.Left()
-	return !c.expect && left >= 0 && left <= c.cfg.DrainBytes
+	return !c.expect && left >= 0 && left <= c.bounds.DrainBytes
 }
 
 // DropReady reads and drops what came of the request body already, which
 // nobody wants: with luck that is all of it. Nothing else may be reading it.
 func (c *H1) DropReady() {
-	for budget := c.cfg.DrainBytes; budget > 0 && !c.in.Ended() && c.in.Ready(); {
+	for budget := c.bounds.DrainBytes; budget > 0 && !c.in.Ended() && c.in.Ready(); {
 		b, _, err := c.in.Next()
 		if err != nil {
 			return

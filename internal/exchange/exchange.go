@@ -6,6 +6,8 @@
 package exchange
 
 import (
+	"time"
+
 	"github.com/cirqueproxy/cirque/internal/wire"
 	"github.com/cirqueproxy/cirque/message"
 )
@@ -77,6 +79,11 @@ type Down interface {
 // Up is one attempt on a connection to an origin.
 type Up interface {
 	Canceler
+
+	// SetTimeouts bounds the waits for a head, between two reads of the body and
+	// for a write that makes no progress; zero is no bound. It holds for reads
+	// that begin later, for writes only before Send.
+	SetTimeouts(firstByte, read, write time.Duration)
 
 	// Send takes the head and the first piece of the body. When last is true it
 	// may keep them until ReadHead; head and body must stay valid until then.

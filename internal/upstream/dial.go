@@ -24,16 +24,16 @@ type cancelFunc context.CancelCauseFunc
 func (f cancelFunc) Cancel(cause error) { f(cause) }
 
 // dial makes a new connection for an entry whose place is already counted.
-func (p *Pool) dial(e *Entry, t *Target, w Watcher) (*H1, error) {
+func (p *Pool) dial(e *Entry, t *Target, w Want) (*H1, error) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
-	if w != nil {
-		w.Watch(cancelFunc(cancel))
-		defer w.Unwatch()
+	if w.Watcher != nil {
+		w.Watcher.Watch(cancelFunc(cancel))
+		defer w.Watcher.Unwatch()
 	}
-	if t.ConnectTimeout > 0 {
+	if w.Connect > 0 {
 		var stop context.CancelFunc
-		ctx, stop = context.WithTimeout(ctx, t.ConnectTimeout)
+		ctx, stop = context.WithTimeout(ctx, w.Connect)
 		defer stop()
 	}
 	dial := t.Dial

@@ -93,10 +93,14 @@ func (u *H1) wornOut(now time.Duration) bool {
 	return (t.MaxAge > 0 && now-u.made >= t.MaxAge) || (t.MaxRequests > 0 && u.requests >= t.MaxRequests)
 }
 
-// SetTimeouts sets how long the attempt waits for a response head, between two
-// reads of its body, and for a write that makes no progress. Zero is no limit.
+// SetTimeouts implements exchange.Up.
 func (u *H1) SetTimeouts(firstByte, read, write time.Duration) {
 	u.firstByte, u.read, u.write = firstByte, read, write
+	if u.received {
+		u.wc.SetReadTimeout(read)
+	} else {
+		u.wc.SetReadTimeout(firstByte)
+	}
 }
 
 // Send implements exchange.Up.

@@ -128,10 +128,17 @@ const (
 	ReuseNone
 )
 
+// Want is what an exchange asks of the pool.
+type Want struct {
+	Reuse   Reuse
+	Connect time.Duration // bounds a connect; 0: nothing does
+	Watcher Watcher       // tells that the client left; nil: nobody can
+}
+
 // Get returns a connection for one exchange. It waits for the connect, and in
-// the queue of a peer at its limit, unless w says that the client left. The
+// the queue of a peer at its limit, unless the client leaves. The
 // entry may be replaced when it was dropped for disuse; the new one is returned.
-func (p *Pool) Get(e *Entry, t *Target, reuse Reuse, w Watcher) (*H1, *Entry, error) {
+func (p *Pool) Get(e *Entry, t *Target, w Want) (*H1, *Entry, error) {
 	for {
 		e.mu.Lock()
 		if !e.dead {
@@ -141,7 +148,7 @@ func (p *Pool) Get(e *Entry, t *Target, reuse Reuse, w Watcher) (*H1, *Entry, er
 		e = p.Entry(t.Key)
 	}
 	e.unused = 0
-	if u := p.takeLocked(e, t, reuse); u != nil {
+	if u := p.takeLocked(e, t, w.Reuse); u != nil {
 		e.mu.Unlock()
 		p.reuses.Add(1)
 		return u, e, nil
@@ -154,7 +161,7 @@ func (p *Pool) Get(e *Entry, t *Target, reuse Reuse, w Watcher) (*H1, *Entry, er
 			p.idle.Add(-1)
 			p.dropLocked(e, u)
 		} else {
-			u, err := p.queueLocked(e, t, reuse, w)
+			u, err := p.queueLocked(e, t, w)
 			if u != nil || err != nil {
 				return u, e, err
 			}
@@ -167,7 +174,7 @@ func (p *Pool) Get(e *Entry, t *Target, reuse Reuse, w Watcher) (*H1, *Entry, er
 }
 
 // connect dials on a place that was counted and gives it back on failure.
-func (p *Pool) connect(e *Entry, t *Target, w Watcher) (*H1, *Entry, error) {
+func (p *Pool) connect(e *Entry, t *Target, w Want) (*H1, *Entry, error) {
 	err := error(&reason.Error{Reason: reason.ConnectionLimit})
 	var u *H1
 	if n := p.conns.Add(1); p.cfg.MaxConns <= 0 || n <= int64(p.cfg.MaxConns) || p.evict() {
@@ -212,7 +219,7 @@ func (p *Pool) dropLocked(e *Entry, u *H1) {
 
 // queueLocked waits for a place. It unlocks the entry. No connection and no
 // error mean that the caller owns a place and has to dial.
-func (p *Pool) queueLocked(e *Entry, t *Target, reuse Reuse, w Watcher) (*H1, error) {
+func (p *Pool) queueLocked(e *Entry, t *Target, w Want) (*H1, error) {
 	if len(e.waiters) >= t.MaxQueue {
 		e.mu.Unlock()
 		return nil, &reason.Error{Reason: reason.PeerLimit}
@@ -223,9 +230,9 @@ func (p *Pool) queueLocked(e *Entry, t *Target, reuse Reuse, w Watcher) (*H1, er
 
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
-	if w != nil {
-		w.Watch(cancelFunc(cancel))
-		defer w.Unwatch()
+	if w.Watcher != nil {
+		w.Watcher.Watch(cancelFunc(cancel))
+		defer w.Watcher.Unwatch()
 	}
 	var timeout <-chan time.Time
 	if t.QueueTimeout > 0 {
@@ -235,7 +242,7 @@ func (p *Pool) queueLocked(e *Entry, t *Target, reuse Reuse, w Watcher) (*H1, er
 	}
 	select {
 	case u := <-q.c:
-		return p.handed(u, t, reuse)
+		return p.handed(u, t, w.Reuse)
 	case <-timeout:
 		return p.unqueue(e, q, t, &reason.Error{Reason: reason.PeerLimit})
 	case <-ctx.Done():

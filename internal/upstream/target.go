@@ -22,9 +22,8 @@ type Target struct {
 	// Dial makes the connection; nil means the pool's own way.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
-	ConnectTimeout time.Duration
-	IdleTimeout    time.Duration
-	NoReuse        bool // one exchange per connection
+	IdleTimeout time.Duration
+	NoReuse     bool // one exchange per connection
 
 	MaxConns     int // busy and idle ones together
 	MaxQueue     int // exchanges that may wait for one of them; 0: none
