@@ -149,7 +149,8 @@ func TestParseHeaders(t *testing.T) {
 		{"nothing, padded", FlagPadded, "", "", PriorityParam{}, "connection: FRAME_SIZE_ERROR"},
 		{"priority", FlagPriority, on5 + "abc", "abc", PriorityParam{5, true, 15}, ""},
 		{"priority and padding", FlagPriority | FlagPadded, "\x02" + on5 + "abc\x00\x00", "abc", PriorityParam{5, true, 15}, ""},
-		{"padding reaches into the priority", FlagPriority | FlagPadded, "\x02" + on5, "", PriorityParam{}, "connection: FRAME_SIZE_ERROR"},
+		{"padding reaches into the priority", FlagPriority | FlagPadded, "\x01" + on5, "", PriorityParam{5, true, 15}, "connection: PROTOCOL_ERROR"},
+		{"on itself, and padding longer than the rest", FlagPriority | FlagPadded, "\x01\x00\x00\x00\x07\x00", "", PriorityParam{7, false, 0}, "connection: PROTOCOL_ERROR"},
 		{"half a priority", FlagPriority, on5[:4], "", PriorityParam{}, "connection: FRAME_SIZE_ERROR"},
 		// RFC 7540, section 5.3.1: the fragment is good nevertheless.
 		{"on itself", FlagPriority, "\x00\x00\x00\x07\x00abc", "abc", PriorityParam{7, false, 0}, "stream 7: PROTOCOL_ERROR"},

@@ -43,19 +43,25 @@ const (
 	detailItself    = "a stream depends on itself"
 )
 
-// unpad returns p without the padding that the header announces.
-//
-// RFC 9113, sections 6.1 and 6.2: padding as long as the payload or longer ends
-// the connection.
-func unpad(h Header, p []byte) ([]byte, *Error) {
+// padding returns how many bytes of padding end the payload, and the payload
+// behind the byte that says so.
+func padding(h Header, p []byte) (pad int, rest []byte, err *Error) {
 	if !h.Flags.Has(FlagPadded) {
-		return p, nil
+		return 0, p, nil
 	}
 	if len(p) == 0 {
-		return nil, errCut
+		return 0, nil, errCut
 	}
-	pad := int(p[0])
-	if p = p[1:]; pad > len(p) {
+	return int(p[0]), p[1:], nil
+}
+
+// unpad returns p without its padding.
+//
+// RFC 9113, section 6.1: padding as long as the payload or longer ends the
+// connection. RFC 9113, section 6.2: padding longer than what is left beside a
+// priority is an error; since a field block is lost, of the connection.
+func unpad(p []byte, pad int) ([]byte, *Error) {
+	if pad > len(p) {
 		return nil, errPadding
 	}
 	return p[:len(p)-pad], nil
@@ -63,20 +69,34 @@ func unpad(h Header, p []byte) ([]byte, *Error) {
 
 // ParseData returns the content of a DATA frame. What counts against the
 // windows is all of the payload, h.Length bytes.
-func ParseData(h Header, p []byte) (data []byte, err *Error) { return unpad(h, p) }
+func ParseData(h Header, p []byte) (data []byte, err *Error) {
+	pad, p, err := padding(h, p)
+	if err != nil {
+		return nil, err
+	}
+	return unpad(p, pad)
+}
 
 // ParseHeaders returns the part of a field block that a HEADERS frame carries,
 // and its deprecated priority. With a stream error the fragment is good: it is
 // still to be decoded, or the compression states of both ends differ from then on.
 func ParseHeaders(h Header, p []byte) (fragment []byte, prio PriorityParam, hasPrio bool, err *Error) {
-	if p, err = unpad(h, p); err != nil || !h.Flags.Has(FlagPriority) {
-		return p, prio, false, err
+	pad, p, err := padding(h, p)
+	if err != nil {
+		return nil, prio, false, err
 	}
-	if len(p) < 5 {
-		return nil, prio, false, errCut
+	var itself *Error
+	if hasPrio = h.Flags.Has(FlagPriority); hasPrio {
+		if len(p) < 5 {
+			return nil, prio, false, errCut
+		}
+		prio, itself = ParsePriority(h, p)
+		p = p[5:]
 	}
-	prio, err = ParsePriority(h, p[:5])
-	return p[5:], prio, true, err
+	if fragment, err = unpad(p, pad); err != nil {
+		return nil, prio, hasPrio, err
+	}
+	return fragment, prio, hasPrio, itself
 }
 
 // ParsePriority parses the payload of a PRIORITY frame.

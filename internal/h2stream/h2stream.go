@@ -44,6 +44,7 @@ const (
 	TrailersUnended
 	InterimEnds
 	InterimRequest
+	HeadersInTunnel
 	LengthDiffers
 
 	// Windows.
@@ -87,6 +88,7 @@ var verdicts = [...]struct {
 	TrailersUnended: {KindStream, h2frame.ProtocolError, "trailers that do not end the stream"},
 	InterimEnds:     {KindStream, h2frame.ProtocolError, "an interim response that ends the stream"},
 	InterimRequest:  {KindStream, h2frame.ProtocolError, "an interim head of a request"},
+	HeadersInTunnel: {KindStream, h2frame.ProtocolError, "HEADERS in a tunnel"},
 	LengthDiffers:   {KindStream, h2frame.ProtocolError, "the content has not the length that Content-Length says"},
 
 	StreamWindowExceeded:     {KindStream, h2frame.FlowControlError, "more DATA than the window of the stream allows"},

@@ -68,6 +68,7 @@ type Machine struct {
 	role       h2frame.Role
 	recv, send half
 	end        End
+	tunnel     bool
 }
 
 // NewMachine returns an idle stream of an endpoint with a role.
@@ -104,6 +105,12 @@ func (m *Machine) RecvEnded() bool { return m.recv == halfEnded }
 
 // SendEnded reports whether we ended our direction with END_STREAM.
 func (m *Machine) SendEnded() bool { return m.send == halfEnded }
+
+// Tunnel tells that the stream carries a tunnel now: CONNECT was answered with
+// success.
+//
+// RFC 9113, section 8.5: from then on there is DATA only, in both directions.
+func (m *Machine) Tunnel() { m.tunnel = true }
 
 // closed closes the stream when both directions have ended.
 func (m *Machine) closed() {
@@ -142,12 +149,15 @@ func (e End) verdict() Verdict {
 }
 
 // RecvHeaders takes a field section of the peer: a head, interim or not, or
-// trailers (interim then says nothing). end is END_STREAM.
+// trailers (interim then says nothing). end is END_STREAM. A section whose fields
+// are malformed is to be taken too, before its stream is reset.
 func (m *Machine) RecvHeaders(interim, end bool) Verdict {
 	if v := m.late(); v != Accept {
 		return v
 	}
 	switch {
+	case m.recv == halfBody && m.tunnel:
+		return HeadersInTunnel
 	case m.recv == halfBody && !end:
 		// RFC 9113, section 8.1: a second final head, or trailers without
 		// END_STREAM, are malformed.
@@ -157,6 +167,7 @@ func (m *Machine) RecvHeaders(interim, end bool) Verdict {
 		// is never allowed.
 		return IdleStream
 	case m.recv != halfBody && interim && m.role == h2frame.Server:
+		m.recv = halfInterim // malformed or not, the stream is open and can be reset
 		return InterimRequest
 	case m.recv != halfBody && interim && end:
 		// RFC 9113, section 8.1: malformed.
@@ -229,7 +240,7 @@ func (m *Machine) SendHeaders(interim, end bool) Verdict {
 	switch {
 	case m.end != EndNone:
 		return Ignore
-	case m.send == halfEnded, m.send == halfBody && !end:
+	case m.send == halfEnded, m.send == halfBody && (m.tunnel || !end):
 		return Misuse
 	case m.send != halfBody && m.role == h2frame.Server && m.recv == halfIdle:
 		return Misuse

@@ -54,7 +54,7 @@ func TestMachine(t *testing.T) {
 		{"a second final head", client, "send H, recv H, recv H", TrailersUnended, Open},
 		{"interim head after the final one", client, "send H, recv H, recv 1", TrailersUnended, Open},
 		{"interim head that ends", client, "send H, recv 1+", InterimEnds, Open},
-		{"interim head of a request", server, "recv 1", InterimRequest, Idle},
+		{"interim head of a request", server, "recv 1", InterimRequest, Open},
 		{"DATA before the head", client, "send H, recv D", DataBeforeHead, Open},
 		{"DATA after an interim head", client, "send H, recv 1, recv D+", DataBeforeHead, Open},
 
@@ -136,6 +136,21 @@ func TestMachineTells(t *testing.T) {
 	if m.End() != EndInternal || m.RecvData(true) != Ignore {
 		t.Errorf("after the end of the connection: %+v", m)
 	}
+}
+
+func TestTunnel(t *testing.T) {
+	// RFC 9113, section 8.5: DATA, RST_STREAM and WINDOW_UPDATE only.
+	m := NewMachine(h2frame.Server)
+	equal(t, "CONNECT", m.RecvHeaders(false, false), Accept)
+	equal(t, "200", m.SendHeaders(false, false), Accept)
+	m.Tunnel()
+	equal(t, "DATA", m.RecvData(false), Accept)
+	equal(t, "trailers", m.RecvHeaders(false, true), HeadersInTunnel)
+	equal(t, "trailers of ours", m.SendHeaders(false, true), Misuse)
+	equal(t, "WINDOW_UPDATE", m.RecvWindowUpdate(), Accept)
+	equal(t, "the end", m.RecvData(true), Accept)
+	equal(t, "our end", m.SendData(true), Accept)
+	equal(t, "how", m.End(), EndBoth)
 }
 
 func TestContent(t *testing.T) {

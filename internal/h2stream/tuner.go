@@ -9,18 +9,25 @@ import "time"
 // doubled.
 //
 // One sample runs at a time. A sample that changes nothing is followed by a pause,
-// so that a connection that has found its window sends few PING frames.
+// each longer than the one before: TCP, which begins slowly, is soon asked again,
+// and a connection that has found its window sends few PING frames.
 type Tuner struct {
 	window, max int
 	sample      int64         // bytes since the PING
 	sentAt      time.Duration // of the PING
 	quietUntil  time.Duration // no PING before
+	pause       time.Duration // the last one
 	rtt         time.Duration // the shortest seen
 	sampling    bool
 }
 
-// tunerPause is between a sample that changed nothing and the next one.
-const tunerPause = time.Second
+const (
+	// tunerPause bounds the pauses.
+	tunerPause = time.Second
+	// tunerPatience bounds a sample. A PING that is not answered by then is taken
+	// for lost, or for one that could not be sent.
+	tunerPatience = 5 * time.Second
+)
 
 // NewTuner returns a tuner of a window of now window bytes, which it will not
 // make larger than max.
@@ -35,7 +42,7 @@ func (t *Tuner) RTT() time.Duration { return t.rtt }
 // Recv tells that n bytes of DATA came at the time now, and returns whether a PING
 // is to be sent, whose answer goes to Acked.
 func (t *Tuner) Recv(now time.Duration, n int) (ping bool) {
-	if t.sampling {
+	if t.sampling && now-t.sentAt < tunerPatience {
 		t.sample += int64(n)
 		return false
 	}
@@ -53,14 +60,16 @@ func (t *Tuner) Acked(now time.Duration) (window int) {
 		return t.window
 	}
 	t.sampling = false
-	if rtt := now - t.sentAt; t.rtt == 0 || rtt < t.rtt {
+	rtt := now - t.sentAt
+	if t.rtt == 0 || rtt < t.rtt {
 		t.rtt = rtt
 	}
 	if t.sample*3 <= int64(t.window)*2 {
-		t.quietUntil = now + tunerPause
+		t.pause = min(max(2*t.pause, rtt), tunerPause)
+		t.quietUntil = now + t.pause
 		return t.window
 	}
-	t.window = min(2*t.window, t.max)
+	t.window, t.pause = min(2*t.window, t.max), 0
 	return t.window
 }
 

@@ -56,16 +56,24 @@ func TestTuner(t *testing.T) {
 	equal(t, "one at a time", tu.Recv(15*ms, 17), false)
 	equal(t, "doubled", tu.Acked(20*ms), 200)
 	equal(t, "rtt", tu.RTT(), 10*ms)
-	equal(t, "ping", tu.Recv(30*ms, 133), true)
-	equal(t, "not filled", tu.Acked(60*ms), 200)
+	now := 30 * ms
+	for _, pause := range []time.Duration{30 * ms, 60 * ms, 120 * ms, 240 * ms, 480 * ms, 960 * ms, time.Second, time.Second} {
+		equal(t, "ping", tu.Recv(now, 133), true)
+		now += 30 * ms
+		equal(t, "not filled", tu.Acked(now), 200)
+		equal(t, "pause", tu.Recv(now+pause-1, 133), false)
+		now += pause
+	}
 	equal(t, "rtt", tu.RTT(), 10*ms)
-	equal(t, "pause", tu.Recv(60*ms+tunerPause-1, 133), false)
-	equal(t, "ping", tu.Recv(60*ms+tunerPause, 134), true)
-	equal(t, "up to the limit", tu.Acked(70*ms+tunerPause), 350)
+	equal(t, "ping", tu.Recv(now, 134), true)
+	equal(t, "no answer", tu.Recv(now+tunerPatience-1, 134), false)
+	equal(t, "another ping", tu.Recv(now+tunerPatience, 134), true)
+	equal(t, "up to the limit", tu.Acked(now+tunerPatience+ms), 350)
 	equal(t, "no more pings", tu.Recv(time.Hour, 350), false)
 	equal(t, "not asked", tu.Acked(time.Hour), 350)
 	equal(t, "pressure", tu.Limit(120), 120)
 	equal(t, "no pressure", tu.Limit(500), 120)
+	equal(t, "window", tu.Window(), 120)
 }
 
 func TestBudgets(t *testing.T) {
