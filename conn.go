@@ -9,6 +9,7 @@ import (
 
 	"github.com/cirqueproxy/cirque/internal/downstream"
 	"github.com/cirqueproxy/cirque/internal/exchange"
+	"github.com/cirqueproxy/cirque/listen"
 	"github.com/cirqueproxy/cirque/reason"
 )
 
@@ -23,7 +24,9 @@ type conn struct {
 	localAddr     net.Addr
 	listener      string
 	scheme        []byte
-	tls           *tls.ConnectionState
+	tls           *TLSDigest       // nil: no TLS
+	terms         *listen.Acceptor // nil: no TLS of ours
+	tlsState      func() *tls.ConnectionState
 
 	// Owned by the connection's goroutine.
 	session *Session // for the next request
@@ -34,10 +37,6 @@ type conn struct {
 func newConn(srv *Server, nc net.Conn, listener string) *conn {
 	c := &conn{server: srv, localAddr: nc.LocalAddr(), listener: listener, scheme: schemeHTTP}
 	c.setClient(addrPort(nc.RemoteAddr()))
-	if t, ok := nc.(*tls.Conn); ok {
-		state := t.ConnectionState()
-		c.tls, c.scheme = &state, schemeHTTPS
-	}
 	return c
 }
 

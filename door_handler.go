@@ -59,7 +59,7 @@ func (s *Session) httpRequest() (*http.Request, error) {
 	r := (&http.Request{
 		Method: s.req.Method(), Proto: s.Protocol(), ProtoMajor: 1, ProtoMinor: 1,
 		Header: http.Header{}, Host: s.req.Authority(), RequestURI: s.req.Target(),
-		ContentLength: s.req.Length(), TLS: s.conn.tls,
+		ContentLength: s.req.Length(), TLS: s.conn.state(),
 	}).WithContext(s.Context())
 	if s.Protocol() == "HTTP/1.0" {
 		r.ProtoMinor = 0

@@ -1,6 +1,7 @@
 package cirque
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -26,9 +27,10 @@ import (
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	d := &handlerDown{w: w, r: r, rc: http.NewResponseController(w)}
 	fromHTTP(&d.req, r, r.ContentLength)
-	c := &conn{scheme: schemeHTTP, proto: r.Proto, tls: r.TLS}
+	c := &conn{scheme: schemeHTTP, proto: r.Proto}
 	if r.TLS != nil {
-		c.scheme = schemeHTTPS
+		c.scheme, c.tls = schemeHTTPS, newTLSDigest(r.TLS)
+		c.tlsState = func() *tls.ConnectionState { return r.TLS }
 	}
 	if a, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
 		c.localAddr = a

@@ -14,25 +14,77 @@ import (
 // ListenAndServe listens on Addr and serves until Shutdown or Close. It always
 // returns an error, ErrServerClosed after these.
 func (srv *Server) ListenAndServe() error {
-	addr := srv.Addr
-	if addr == "" {
-		addr = ":8080"
-	}
-	l, err := listen.Listen(context.Background(), addr, listen.Options{})
+	l, err := srv.listen(":8080")
 	if err != nil {
 		return err
 	}
 	return srv.Serve(l)
 }
 
+// ListenAndServeTLS is ListenAndServe for HTTPS, by default on ":8443". The
+// certificate chain and its key come from PEM files; they may be empty if TLS
+// has certificates.
+func (srv *Server) ListenAndServeTLS(certFile, keyFile string) error {
+	t := srv.TLS
+	if certFile != "" || keyFile != "" {
+		t = &listen.TLS{}
+		if srv.TLS != nil {
+			*t = *srv.TLS
+		}
+		var err error
+		if t.Certificates, err = listen.LoadCertificates(listen.KeyPair{Cert: certFile, Key: keyFile}); err != nil {
+			return err
+		}
+	}
+	l, err := srv.listen(":8443")
+	if err != nil {
+		return err
+	}
+	return srv.ServeTLS(l, t)
+}
+
+func (srv *Server) listen(def string) (net.Listener, error) {
+	addr := srv.Addr
+	if addr == "" {
+		addr = def
+	}
+	return listen.Listen(context.Background(), addr, listen.Options{})
+}
+
+// listener is what the connections of a listener have in common. Immutable.
+type listener struct {
+	name string
+	tls  *listen.Acceptor // nil: plain
+}
+
 // Serve accepts on l until Shutdown or Close, and closes it. It always returns
 // an error, ErrServerClosed after these. A listener with a method Name() string
 // is called by it in s.Listener().
-func (srv *Server) Serve(l net.Listener) error {
+func (srv *Server) Serve(l net.Listener) error { return srv.serve(l, nil) }
+
+// ServeTLS is Serve for HTTPS. If t is nil, it is the field TLS.
+func (srv *Server) ServeTLS(l net.Listener, t *listen.TLS) error {
+	if t == nil {
+		t = srv.TLS
+	}
+	if t == nil {
+		t = &listen.TLS{} // which says what is missing
+	}
+	return srv.serve(l, t)
+}
+
+func (srv *Server) serve(l net.Listener, t *listen.TLS) error {
 	srv.init()
-	name := l.Addr().String()
+	served := &listener{name: l.Addr().String()}
 	if n, ok := l.(interface{ Name() string }); ok {
-		name = n.Name()
+		served.name = n.Name()
+	}
+	if t != nil {
+		var err error
+		if served.tls, err = t.Acceptor(served.name); err != nil {
+			l.Close()
+			return err
+		}
 	}
 	srv.mu.Lock()
 	if srv.closing {
@@ -48,11 +100,11 @@ func (srv *Server) Serve(l net.Listener) error {
 		srv.mu.Unlock()
 		l.Close()
 	}()
-	return srv.accept(l, name)
+	return srv.accept(l, served)
 }
 
 // accept is the accept loop of one listener.
-func (srv *Server) accept(l net.Listener, name string) error {
+func (srv *Server) accept(l net.Listener, served *listener) error {
 	var pause time.Duration
 	for {
 		if srv.tooMany != nil {
@@ -62,7 +114,7 @@ func (srv *Server) accept(l net.Listener, name string) error {
 		switch {
 		case err == nil:
 			pause = 0
-			go srv.serveConn(nc, name, srv.leave)
+			go srv.serveConn(nc, served, srv.leave)
 			continue
 		case srv.isClosing():
 			return ErrServerClosed
@@ -75,7 +127,7 @@ func (srv *Server) accept(l net.Listener, name string) error {
 		// that end give some back; asking at once again would take the CPU that
 		// they need.
 		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-		srv.logger().Warn("accept failed", "listener", name, "error", err, "pause", pause)
+		srv.logger().Warn("accept failed", "listener", served.name, "error", err, "pause", pause)
 		time.Sleep(pause)
 	}
 }
@@ -134,7 +186,7 @@ func (srv *Server) beginClose(end func(*downstream.H1)) <-chan struct{} {
 	empty := srv.emptyc
 	if empty == nil {
 		empty = make(chan struct{})
-		if len(srv.conns) == 0 {
+		if len(srv.conns)+len(srv.handshakes) == 0 {
 			close(empty)
 		} else {
 			srv.emptyc = empty
@@ -143,6 +195,9 @@ func (srv *Server) beginClose(end func(*downstream.H1)) <-chan struct{} {
 	conns := make([]*downstream.H1, 0, len(srv.conns))
 	for c := range srv.conns {
 		conns = append(conns, c)
+	}
+	for nc := range srv.handshakes {
+		nc.Close() // nothing was asked on it yet
 	}
 	srv.mu.Unlock()
 	for _, c := range conns {
@@ -185,6 +240,7 @@ func (srv *Server) Stats() ServerStats {
 	}
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
+	st.ConnsNew = int64(len(srv.handshakes))
 	for c := range srv.conns {
 		switch c.State() {
 		case downstream.StateNew:

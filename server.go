@@ -14,6 +14,7 @@ import (
 	"github.com/cirqueproxy/cirque/internal/downstream"
 	"github.com/cirqueproxy/cirque/internal/h1"
 	"github.com/cirqueproxy/cirque/internal/wire"
+	"github.com/cirqueproxy/cirque/listen"
 	"github.com/cirqueproxy/cirque/message"
 	"github.com/cirqueproxy/cirque/reason"
 )
@@ -100,6 +101,13 @@ type Server struct {
 	// AcceptConn, if not nil, is asked about each connection before a byte is
 	// read or sent. An error closes it.
 	AcceptConn func(nc net.Conn) error
+	// TLS is how ListenAndServeTLS, and ServeTLS without another, do their
+	// handshakes.
+	TLS *listen.TLS
+	// Handshaken, if not nil, is called on the goroutine of a connection whose TLS
+	// handshake is complete, before its first request. It may set values for the
+	// connection's sessions, and ends the connection by an error.
+	Handshaken func(h *Handshake) error
 	// BaseContext, if not nil, makes the parent of the sessions' contexts.
 	BaseContext func() context.Context
 	// Logger gets what the operator should know. If nil, slog.Default() does.
@@ -120,8 +128,10 @@ type Server struct {
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{} // Guarded by mu.
 	conns     map[*downstream.H1]func() // Guarded by mu: what to call at the end.
-	closing   bool                      // Guarded by mu.
-	emptyc    chan struct{}             // Guarded by mu: closed when the last connection ends.
+	// handshakes are the connections that have no H1 yet. Guarded by mu.
+	handshakes map[net.Conn]struct{}
+	closing    bool          // Guarded by mu.
+	emptyc     chan struct{} // Guarded by mu: closed when the last connection ends.
 }
 
 // pick returns v, or def for zero; a negative v is zero: no limit.
@@ -141,6 +151,7 @@ func (srv *Server) init() {
 		srv.parker, _ = wire.NewParker() // without one, connections keep their goroutines
 		srv.listeners = map[net.Listener]struct{}{}
 		srv.conns = map[*downstream.H1]func(){}
+		srv.handshakes = map[net.Conn]struct{}{}
 		if srv.MaxConns > 0 {
 			srv.tooMany = make(chan struct{}, srv.MaxConns)
 		}
@@ -169,13 +180,13 @@ func (srv *Server) init() {
 func (srv *Server) ServeConn(nc net.Conn) {
 	srv.init()
 	donec := make(chan struct{})
-	srv.serveConn(nc, "", func() { close(donec) })
+	srv.serveConn(nc, &listener{}, func() { close(donec) })
 	<-donec
 }
 
 // serveConn serves nc on the caller's goroutine until it ends or is parked;
 // done is called when it has ended.
-func (srv *Server) serveConn(nc net.Conn, listener string, done func()) {
+func (srv *Server) serveConn(nc net.Conn, l *listener, done func()) {
 	if srv.AcceptConn != nil {
 		if err := srv.AcceptConn(nc); err != nil {
 			srv.refused.Add(1)
@@ -185,11 +196,27 @@ func (srv *Server) serveConn(nc net.Conn, listener string, done func()) {
 			return
 		}
 	}
-	c := newConn(srv, nc, listener)
+	srv.accepted.Add(1)
+	c := newConn(srv, nc, l.name)
+	if l.tls != nil {
+		tc := srv.handshake(nc, l, c)
+		if tc == nil {
+			done()
+			return
+		}
+		nc = tc
+	} else if tc, ok := nc.(*tls.Conn); ok {
+		c.setTLS(tc)
+	}
+	// HTTP/2 branches off here, where c.tls.Protocol says so.
+	srv.serveH1(nc, c, done)
+}
+
+// serveH1 serves HTTP/1 on nc.
+func (srv *Server) serveH1(nc net.Conn, c *conn, done func()) {
 	wc := wire.New(nc, srv.sweep)
 	c.h1 = downstream.NewH1(wc, srv.sweep, &srv.cfg)
 	c.h1.User = c
-	srv.accepted.Add(1)
 	srv.mu.Lock()
 	if srv.closing {
 		srv.mu.Unlock()
@@ -210,6 +237,10 @@ type handler Server
 func (h *handler) ServeExchange(d *downstream.H1) {
 	srv := (*Server)(h)
 	s := d.User.(*conn).begin(d)
+	if s.misdirected() {
+		srv.refuse(s, &Error{Reason: reason.Misdirected})
+		return
+	}
 	if p := s.req.PathProblem(); p != message.PathOK && !slices.Contains(srv.AllowPaths, p) {
 		srv.refuse(s, &Error{Reason: reason.BadPath, Err: errors.New(p.String())})
 		return
@@ -259,13 +290,18 @@ func (h *handler) Ended(d *downstream.H1, r reason.Reason) {
 	srv.mu.Lock()
 	done := srv.conns[d]
 	delete(srv.conns, d)
-	if len(srv.conns) == 0 && srv.emptyc != nil {
-		close(srv.emptyc)
-		srv.emptyc = nil
-	}
+	srv.emptiedLocked()
 	srv.mu.Unlock()
 	if done != nil {
 		done()
+	}
+}
+
+// emptiedLocked tells who waits for it that there are no connections.
+func (srv *Server) emptiedLocked() {
+	if len(srv.conns)+len(srv.handshakes) == 0 && srv.emptyc != nil {
+		close(srv.emptyc)
+		srv.emptyc = nil
 	}
 }
 
@@ -330,6 +366,3 @@ func (s *Session) date() []byte {
 	}
 	return d.text
 }
-
-// TLS returns the state of the client's TLS connection, or nil.
-func (s *Session) TLS() *tls.ConnectionState { return s.conn.tls }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"io/fs"
 	"strconv"
 
@@ -45,6 +46,7 @@ type Built struct {
 type Server struct {
 	Name, Address string
 	Socket        listen.Options
+	TLS           *listen.TLS // nil: plain
 	*cirque.Server
 }
 
@@ -83,7 +85,11 @@ func (c *Config) Build(o Options) (*Built, error) {
 	for _, l := range c.Listeners {
 		srv := l.server()
 		srv.Proxy, srv.Route, srv.Logger = unmatched, b.Index.Route, o.Logger
-		b.Servers = append(b.Servers, Server{l.Name, l.Address, l.Socket.options(), srv})
+		t, err := l.TLS.listen(c.dir)
+		if err != nil {
+			return nil, fmt.Errorf("listeners.%s.tls: %w", l.Name, err)
+		}
+		b.Servers = append(b.Servers, Server{l.Name, l.Address, l.Socket.options(), t, srv})
 	}
 	return b, nil
 }

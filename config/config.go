@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -17,7 +18,7 @@ import (
 // maxFile bounds the file: what is over it is no configuration.
 const maxFile = 64 << 20
 
-// Load reads and checks a file. What is wrong with its content is an error of
+// Load reads and checks a file, and the files that it names. What is wrong with its content is an error of
 // type [Errors], with all that is wrong.
 func Load(path string) (*Config, error) {
 	info, err := os.Stat(path)
@@ -31,13 +32,17 @@ func Load(path string) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	return Parse(path, data)
+	return parse(path, data, true)
 }
 
-// Parse checks the content of a file, whose name is for errors. They are of
-// type [Errors], with all that is wrong.
-func Parse(name string, data []byte) (*Config, error) {
-	r := &reader{file: name, marks: map[any]*yaml.Node{}, broken: map[any]bool{}, cfg: &Config{}}
+// Parse checks the content of a file, but does not read the files that it
+// names. The name of the file is for errors, which are of type [Errors], with
+// all that is wrong, and for paths that are not absolute: they begin at its
+// directory.
+func Parse(name string, data []byte) (*Config, error) { return parse(name, data, false) }
+
+func parse(name string, data []byte, files bool) (*Config, error) {
+	r := &reader{file: name, marks: map[any]*yaml.Node{}, broken: map[any]bool{}, cfg: &Config{dir: filepath.Dir(name)}}
 	root := r.parseYAML(data)
 	if root == nil {
 		return nil, r.sorted()
@@ -46,6 +51,9 @@ func Parse(name string, data []byte) (*Config, error) {
 	r.marks[r.cfg] = root
 	fileKind.read(r, root, r.cfg)
 	r.check()
+	if files {
+		r.loadTLS()
+	}
 	if len(r.errs) > 0 {
 		return nil, r.sorted()
 	}
@@ -87,6 +95,11 @@ func (r *reader) check() {
 	}
 	r.checkNames()
 	r.checkRoutes()
+	for _, l := range r.cfg.Listeners {
+		if l.TLS != nil {
+			r.checkTLS(l)
+		}
+	}
 	for _, u := range r.cfg.Upstreams {
 		r.checkPeers(u)
 	}

@@ -31,6 +31,8 @@ var listenerKind = object(
 	at("address", text("an address such as 127.0.0.1:8080, :8080 or unix:/path", checkListenAddress),
 		func(l *Listener) *string { return &l.Address }, "",
 		"host:port, :port for all addresses of the machine, or unix:/path. Port 0 takes a free one. A socket file has mode 0660; one that is left over is removed.").must(),
+	at("tls", optional(tlsKind), func(l *Listener) **TLS { return &l.TLS }, "",
+		"Serve HTTPS.").unset("plain HTTP"),
 	at("timeouts", object(
 		at("head", duration(orOff), func(t *ListenerTimeouts) *time.Duration { return &t.Head }, "10s",
 			"A request head, from its first byte to its last."),

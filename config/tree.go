@@ -12,12 +12,15 @@ type Config struct {
 	Pool      Pool
 	Admin     *Admin // nil: none
 	Log       Log
+
+	dir string // where relative paths begin
 }
 
 // Listener is where clients connect.
 type Listener struct {
 	Name              string
 	Address           string
+	TLS               *TLS // nil: plain
 	Timeouts          ListenerTimeouts
 	Limits            ListenerLimits
 	Socket            *Socket // nil: the system's defaults

@@ -60,6 +60,13 @@ const (
 	ClientWriteStop // the client stopped reading the response
 	ClientReset     // the client reset the connection
 
+	// TLS with clients.
+	TLSHandshake         // the handshake with the client failed
+	TLSHandshakeTimeout  // the client did not complete its handshake in time
+	TLSClientCertificate // the client's certificate is missing or not believed
+	TLSProtocol          // the client wants no protocol that is spoken here
+	Misdirected          // the request's host has another TLS policy than its connection
+
 	// Upstreams that cannot be reached.
 	NoPeer          // no peer could be chosen
 	PeerLimit       // the peer's connections are all busy and its queue is full or too slow
@@ -68,6 +75,13 @@ const (
 	ConnectTimeout  // the peer did not accept the connection in time
 	ConnectFailed   // the connection to the peer could not be made
 	ConnectionLimit // the limit of upstream connections is reached
+	ConnectTotal    // the connection with its handshake was not made in the time for both
+
+	// TLS with upstreams.
+	UpstreamTLS            // the handshake with the peer failed
+	UpstreamTLSAlert       // the peer ended the handshake with an alert
+	UpstreamTLSCertificate // the peer's certificate is not believed
+	UpstreamTLSTimeout     // the peer did not complete its handshake in time
 
 	// Upstreams that fail after the connection was made.
 	UpstreamClosed           // the origin closed the connection before a response
@@ -148,6 +162,12 @@ var table = [count]row{
 	ClientWriteStop: {"client_write_timeout", Downstream, true, 0, "http_request_error"},
 	ClientReset:     {"client_reset", Downstream, true, 0, "http_request_error"},
 
+	TLSHandshake:         {"tls_handshake", Downstream, true, 0, "http_request_error"},
+	TLSHandshakeTimeout:  {"tls_handshake_timeout", Downstream, true, 0, "http_request_error"},
+	TLSClientCertificate: {"tls_client_certificate", Downstream, true, 0, "http_request_denied"},
+	TLSProtocol:          {"tls_protocol", Downstream, true, 0, "http_request_error"},
+	Misdirected:          {"misdirected", Downstream, true, 421, "http_request_error"},
+
 	NoPeer:          {"no_peer", Upstream, true, 503, "destination_unavailable"},
 	PeerLimit:       {"peer_limit", Upstream, true, 503, "connection_limit_reached"},
 	DNSFailed:       {"dns_failed", Upstream, true, 502, "dns_error"},
@@ -155,6 +175,12 @@ var table = [count]row{
 	ConnectTimeout:  {"connect_timeout", Upstream, true, 504, "connection_timeout"},
 	ConnectFailed:   {"connect_failed", Upstream, true, 502, "destination_ip_unroutable"},
 	ConnectionLimit: {"connection_limit", Upstream, true, 503, "connection_limit_reached"},
+	ConnectTotal:    {"connect_total_timeout", Upstream, true, 504, "connection_timeout"},
+
+	UpstreamTLS:            {"upstream_tls", Upstream, true, 502, "tls_protocol_error"},
+	UpstreamTLSAlert:       {"upstream_tls_alert", Upstream, true, 502, "tls_alert_received"},
+	UpstreamTLSCertificate: {"upstream_tls_certificate", Upstream, true, 502, "tls_certificate_error"},
+	UpstreamTLSTimeout:     {"upstream_tls_timeout", Upstream, true, 504, "connection_timeout"},
 
 	UpstreamClosed:           {"upstream_closed", Upstream, true, 502, "connection_terminated"},
 	UpstreamReset:            {"upstream_reset", Upstream, true, 502, "connection_terminated"},

@@ -82,7 +82,7 @@ func bindAll(b *config.Built) ([]service, error) {
 			closeSockets(services)
 			return nil, fmt.Errorf("listener %s: %w", s.Name, err)
 		}
-		services = append(services, service{s.Server, namedListener{l, s.Name}})
+		services = append(services, service{s.Server, namedListener{l, s.Name}, s.TLS})
 	}
 	return services, nil
 }

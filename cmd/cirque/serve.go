@@ -12,17 +12,26 @@ import (
 	"time"
 
 	"github.com/cirqueproxy/cirque"
+	"github.com/cirqueproxy/cirque/listen"
 )
 
 // service is a server and the socket that it serves.
 type service struct {
 	srv *cirque.Server
 	l   net.Listener
+	tls *listen.TLS // nil: plain
+}
+
+func (s service) serve() error {
+	if s.tls != nil {
+		return s.srv.ServeTLS(s.l, s.tls)
+	}
+	return s.srv.Serve(s.l)
 }
 
 // serveUntilSignal is serveAll for one server.
 func serveUntilSignal(ctx context.Context, srv *cirque.Server, l net.Listener, grace time.Duration) error {
-	return serveAll(ctx, catchSignals(), []service{{srv, l}}, grace, nil)
+	return serveAll(ctx, catchSignals(), []service{{srv: srv, l: l}}, grace, nil)
 }
 
 // catchSignals begins to collect the signals that end the process. It stays so
@@ -43,7 +52,7 @@ func serveAll(ctx context.Context, sigc <-chan os.Signal, services []service, gr
 	var running sync.WaitGroup
 	for _, s := range services {
 		running.Go(func() {
-			if err := s.srv.Serve(s.l); !errors.Is(err, cirque.ErrServerClosed) {
+			if err := s.serve(); !errors.Is(err, cirque.ErrServerClosed) {
 				failedc <- fmt.Errorf("%s: %w", s.l.Addr(), err)
 			}
 		})

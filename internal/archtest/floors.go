@@ -17,6 +17,9 @@ const floors = `
 	internal/invariant < internal/buf;
 	internal/ascii, internal/buf, internal/memnet < FLOOR0;
 
+	# Beside them: certificates for the tests of every floor.
+	internal/testcert < FLOOR0;
+
 	# Floor 1: the message, without a version of the protocol, and the closed
 	# list of why things end. Both are public: what is built on the framework
 	# needs their values.

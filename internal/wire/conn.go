@@ -436,15 +436,36 @@ func (c *Conn) writeOnce(a, b, d []byte) (armed bool, n int, err error) {
 	if c.sys.ok() {
 		return c.sys.write(a, b, d)
 	}
-	// One write at a time: a TLS connection makes a record of each.
-	for _, p := range [...][]byte{a, b, d} {
-		if len(p) > 0 {
-			c.armWrite()
-			n, err = c.nc.Write(p)
-			return true, n, err
-		}
+	// A TLS connection makes a record, with a head and a tag, of each write.
+	p, mem := gather(a, b, d)
+	if mem != nil {
+		defer mem.Free()
 	}
-	return false, 0, nil
+	if len(p) == 0 {
+		return false, 0, nil
+	}
+	c.armWrite()
+	n, err = c.nc.Write(p)
+	return true, n, err
+}
+
+// gather returns the first bytes of three pieces behind each other: the first
+// piece itself, if the others are empty or it is large, else what a buffer has
+// room for, which the caller gives back.
+func gather(a, b, d []byte) ([]byte, *buf.Buffer) {
+	switch {
+	case len(a) == 0 && len(b) == 0:
+		return d, nil
+	case len(a) == 0 && (len(d) == 0 || len(b) >= buf.SmallSize):
+		return b, nil
+	case len(b)+len(d) == 0 || len(a) >= buf.SmallSize:
+		return a, nil
+	}
+	mem := buf.Get(buf.Small)
+	n := copy(mem.B, a)
+	n += copy(mem.B[n:], b)
+	n += copy(mem.B[n:], d)
+	return mem.B[:n], mem
 }
 
 // Releaser gives memory back.
