@@ -3,7 +3,9 @@ package cirque
 import (
 	"context"
 	"errors"
+	"maps"
 	"net"
+	"slices"
 	"syscall"
 	"time"
 
@@ -180,9 +182,7 @@ func (srv *Server) beginClose(end func(*downstream.H1)) <-chan struct{} {
 	srv.init()
 	srv.mu.Lock()
 	srv.closing = true
-	for l := range srv.listeners {
-		l.Close()
-	}
+	listeners := slices.Collect(maps.Keys(srv.listeners))
 	empty := srv.emptyc
 	if empty == nil {
 		empty = make(chan struct{})
@@ -192,16 +192,17 @@ func (srv *Server) beginClose(end func(*downstream.H1)) <-chan struct{} {
 			srv.emptyc = empty
 		}
 	}
-	conns := make([]*downstream.H1, 0, len(srv.conns))
-	for c := range srv.conns {
-		conns = append(conns, c)
-	}
+	conns := slices.Collect(maps.Keys(srv.conns))
 	for nc := range srv.handshakes {
 		nc.Close() // nothing was asked on it yet
 	}
 	srv.mu.Unlock()
 	for _, c := range conns {
 		end(c)
+	}
+	// Who is refused a connection shall find that the others are draining.
+	for _, l := range listeners {
+		l.Close()
 	}
 	if srv.parker != nil {
 		srv.parker.Close()
