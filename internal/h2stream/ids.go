@@ -153,10 +153,11 @@ func (ids *IDs) Recv(id uint32, t h2frame.Type) Verdict {
 	case StandingIdle:
 		return IdleStream
 	}
-	switch end := ids.end(id); {
-	case t == h2frame.TypeReset, t == h2frame.TypeWindowUpdate:
+	if t == h2frame.TypeReset || t == h2frame.TypeWindowUpdate {
 		// RFC 9113, section 5.1: they can come after the end.
 		return Ignore
+	}
+	switch end := ids.end(id); {
 	case end != EndNone:
 		return end.verdict()
 	case t == h2frame.TypeHeaders:

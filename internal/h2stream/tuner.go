@@ -69,7 +69,8 @@ func (t *Tuner) Acked(now time.Duration) (window int) {
 		t.quietUntil = now + t.pause
 		return t.window
 	}
-	t.window, t.pause = min(2*t.window, t.max), 0
+	// What the peer sends in the next round trip is still by the smaller window.
+	t.window, t.pause, t.quietUntil = min(2*t.window, t.max), 0, now+rtt
 	return t.window
 }
 
