@@ -3,11 +3,14 @@ package cirque
 import (
 	"context"
 	"net"
+	"net/http"
 	"sync"
+	"time"
 
 	"github.com/cirqueproxy/cirque/internal/exchange"
 	"github.com/cirqueproxy/cirque/internal/upstream"
 	"github.com/cirqueproxy/cirque/internal/wire"
+	"github.com/cirqueproxy/cirque/reason"
 )
 
 // Transport is the upstream side: one pool of connections, shared by all
@@ -72,19 +75,83 @@ func (t *Transport) Close() {
 	t.pool.Close()
 }
 
+// Preconnect makes connections to p until n are idle in the pool, counting those
+// that are, and returns when that is so, ctx ends, or one could not be made. It
+// keeps to all limits, without taking a place from others: where one of them is
+// reached before n it returns an error that says which. The first requests to p
+// then wait for neither connect nor handshake.
+func (t *Transport) Preconnect(ctx context.Context, p *Peer, n int) error {
+	if p.RoundTripper != nil {
+		return http.ErrNotSupported
+	}
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	target := p.target()
+	pe := t.entry(p, target)
+	d := p.Timeouts.or(defaultTimeouts)
+	entry, err := t.pool.Preconnect(ctx, pe.entry, target, n, upstream.Want{Connect: positive(d.Connect)})
+	t.note(p, pe, entry)
+	switch cause := context.Cause(ctx); {
+	case err == nil:
+		return nil
+	case cause != nil:
+		return cause
+	}
+	return toError(err, reason.ConnectFailed)
+}
+
+// KeepReady keeps n connections to p idle until ctx ends: it calls Preconnect
+// every second, and after a failure with a pause that grows to half a minute.
+// Requests in bursts, and those that come rarely, then find a connection. An
+// origin that closes connections which carry no request makes it connect as often
+// as that.
+func (t *Transport) KeepReady(ctx context.Context, p *Peer, n int) {
+	for pause := readyEvery; ; {
+		if t.Preconnect(ctx, p, n) == nil {
+			pause = readyEvery
+		} else {
+			pause = min(2*pause, readyPauseMax)
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+	}
+}
+
+const (
+	readyEvery    = time.Second
+	readyPauseMax = 30 * time.Second
+)
+
 // get returns a connection to a peer.
 func (t *Transport) get(p *Peer, target *upstream.Target, w upstream.Want) (*upstream.H1, error) {
+	pe := t.entry(p, target)
+	u, entry, err := t.pool.Get(pe.entry, target, w)
+	t.note(p, pe, entry)
+	return u, err
+}
+
+// entry returns where the pool keeps the peer's connections.
+func (t *Transport) entry(p *Peer, target *upstream.Target) *poolEntry {
 	t.init()
 	pe := p.entry.Load()
 	if pe == nil || pe.pool != t.pool {
 		pe = &poolEntry{t.pool, t.pool.Entry(target.Key)}
 		p.entry.Store(pe)
 	}
-	u, entry, err := t.pool.Get(pe.entry, target, w)
-	if entry != pe.entry {
-		p.entry.Store(&poolEntry{t.pool, entry})
+	return pe
+}
+
+// note remembers the entry that took the place of one dropped for disuse.
+func (t *Transport) note(p *Peer, pe *poolEntry, now *upstream.Entry) {
+	if now != pe.entry {
+		p.entry.Store(&poolEntry{t.pool, now})
 	}
-	return u, err
 }
 
 var _ exchange.Up = (*upstream.H1)(nil)

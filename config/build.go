@@ -1,11 +1,12 @@
 package config
 
 import (
+	"context"
 	"fmt"
 	"io/fs"
-	"strconv"
-
 	"log/slog"
+	"strconv"
+	"sync"
 	"time"
 
 	"github.com/cirqueproxy/cirque"
@@ -38,6 +39,24 @@ type Built struct {
 	Proxies []*cirque.Proxy
 	// Groups are the upstreams by name.
 	Groups map[string]*balance.Group
+
+	ready []ready
+}
+
+// ready is a peer that connections are kept ready to.
+type ready struct {
+	peer *cirque.Peer
+	n    int
+}
+
+// KeepReady keeps the connections ready that the configuration wants, until ctx
+// ends.
+func (b *Built) KeepReady(ctx context.Context) {
+	var wg sync.WaitGroup
+	for _, r := range b.ready {
+		wg.Go(func() { b.Transport.KeepReady(ctx, r.peer, r.n) })
+	}
+	wg.Wait()
 }
 
 // Server is a listener of the configuration as a server, which has to be given
@@ -62,6 +81,11 @@ func (c *Config) Build(o Options) (*Built, error) {
 			return nil, err
 		}
 		b.Groups[u.Name] = g
+		for _, m := range g.Members() {
+			if u.Preconnect > 0 && m.Weight > 0 {
+				b.ready = append(b.ready, ready{m.Peer, u.Preconnect})
+			}
+		}
 	}
 	rules := make([]route.Rule, len(c.Routes))
 	for i, r := range c.Routes {

@@ -102,6 +102,7 @@ func (r *reader) check() {
 	}
 	for _, u := range r.cfg.Upstreams {
 		r.checkPeers(u)
+		r.checkPreconnect(u)
 	}
 }
 
@@ -264,6 +265,17 @@ func (r *reader) checkPeers(u *Upstream) {
 	}
 	if _, err := balance.Weighted(members...); err != nil {
 		r.failAt(&u.Peers, u, "upstreams.%s.peers: %s", u.Name, err)
+	}
+}
+
+// checkPreconnect reports a number of ready connections that there can never be.
+func (r *reader) checkPreconnect(u *Upstream) {
+	switch at := "upstreams." + u.Name + ".preconnect"; {
+	case u.Preconnect <= 0:
+	case !u.KeepAlive:
+		r.failAt(&u.Preconnect, u, "%s: without keep_alive no connection is used that was made before", at)
+	case u.MaxConnections > 0 && u.Preconnect > u.MaxConnections:
+		r.failAt(&u.Preconnect, u, "%s: %d is more than max_connections, %d", at, u.Preconnect, u.MaxConnections)
 	}
 }
 

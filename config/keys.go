@@ -221,6 +221,8 @@ var upstreamKind = object(
 		func(u *Upstream) *UpstreamTimeouts { return &u.Timeouts }, "", "How long peers may take."),
 	at("keep_alive", boolean, func(u *Upstream) *bool { return &u.KeepAlive }, "true",
 		"Use a connection for more than one request."),
+	at("preconnect", count(1, 1000, orOff), func(u *Upstream) *int { return &u.Preconnect }, "off",
+		"How many unused connections to each peer are kept ready, from the start on: a request then need not wait for one to be made."),
 	at("max_connections", count(1, maxCount, orOff), func(u *Upstream) *int { return &u.MaxConnections }, "off",
 		"The connections to each peer, busy and idle ones together."),
 	at("max_queue", count(0, maxCount, noOff), func(u *Upstream) *int { return &u.MaxQueue }, "1024",

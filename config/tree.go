@@ -134,6 +134,7 @@ type Upstream struct {
 	Peers           []*Peer
 	Timeouts        UpstreamTimeouts
 	KeepAlive       bool
+	Preconnect      int
 	MaxConnections  int
 	MaxQueue        int
 	QueueTimeout    time.Duration // zero: the connect timeout

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -59,6 +60,7 @@ func run(cmd *cobra.Command, file string, grace time.Duration) error {
 	}
 	defer stop()
 	defer b.Transport.Close()
+	defer keepReady(b)()
 	// The sockets take connections since they were bound. Who reads of it in the
 	// log finds /readyz ready.
 	w.phase.Store(serving)
@@ -71,6 +73,18 @@ func run(cmd *cobra.Command, file string, grace time.Duration) error {
 	})
 	logger.Info("stopped")
 	return err
+}
+
+// keepReady begins to make the connections that shall be ready, and returns what
+// ends that.
+func keepReady(b *config.Built) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { b.KeepReady(ctx) })
+	return func() {
+		cancel()
+		wg.Wait()
+	}
 }
 
 // bindAll binds all listeners, or none.

@@ -129,6 +129,30 @@ upstreams: {web: {peers: [%q]}}
 	p.stop()
 }
 
+// TestRunPreconnects: the connections that shall be ready are there before a
+// request is.
+func TestRunPreconnects(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	p := start(t, fmt.Sprintf(`
+listeners: {web: {address: "127.0.0.1:0"}}
+routes: [{upstream: web}]
+upstreams: {web: {peers: [%q, {address: "127.0.0.1:1", weight: 0}], preconnect: 2}}
+`, l.Addr()), 1)
+	_ = l.(*net.TCPListener).SetDeadline(time.Now().Add(10 * time.Second))
+	for range 2 {
+		c, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	p.stop()
+}
+
 // slowOrigin holds its responses till the channel is closed, and says when a
 // request came.
 func slowOrigin(t *testing.T) (addr string, release chan struct{}, camec chan struct{}) {

@@ -139,18 +139,10 @@ type Want struct {
 // the queue of a peer at its limit, unless the client leaves. The
 // entry may be replaced when it was dropped for disuse; the new one is returned.
 func (p *Pool) Get(e *Entry, t *Target, w Want) (*H1, *Entry, error) {
-	for {
-		e.mu.Lock()
-		if !e.dead {
-			break
-		}
-		e.mu.Unlock()
-		e = p.Entry(t.Key)
-	}
-	e.unused = 0
+	e = p.lockLive(e, t)
 	if u := p.takeLocked(e, t, w.Reuse); u != nil {
 		e.mu.Unlock()
-		p.reuses.Add(1)
+		p.countReuse(u)
 		return u, e, nil
 	}
 	if t.MaxConns > 0 && e.total >= t.MaxConns {
@@ -259,9 +251,17 @@ func (p *Pool) handed(u *H1, t *Target, reuse Reuse) (*H1, error) {
 	}
 	if u != nil {
 		u.target, u.reused = t, true
-		p.reuses.Add(1)
+		p.countReuse(u)
 	}
 	return u, nil
+}
+
+// countReuse counts an exchange on a connection that had served another: one
+// that was made ahead of its use has not.
+func (p *Pool) countReuse(u *H1) {
+	if u.requests > 0 {
+		p.reuses.Add(1)
+	}
 }
 
 // unqueue gives a wait up; what was handed over meanwhile is passed on.
