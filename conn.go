@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/cirqueproxy/cirque/internal/downstream"
@@ -17,7 +18,8 @@ import (
 type conn struct {
 	// Immutable after newConn.
 	server        *Server
-	h1            *downstream.H1 // nil behind a door that has no connection of ours
+	h1            *downstream.H1     // nil for HTTP/2, and behind a door that has no connection of ours
+	h2            *downstream.H2Conn // nil for HTTP/1, and behind a door
 	clientAddr    netip.AddrPort
 	clientIP      string
 	clientIPBytes []byte
@@ -30,8 +32,10 @@ type conn struct {
 
 	// Owned by the connection's goroutine.
 	session *Session // for the next request
-	slots   []slot
-	proto   string // of the present request, behind a door
+	proto   string   // of the present request, behind a door
+
+	slotsMu sync.Mutex
+	slots   []slot // Guarded by slotsMu: requests of HTTP/2 run side by side.
 }
 
 func newConn(srv *Server, nc net.Conn, listener string) *conn {
@@ -119,6 +123,8 @@ func (c *conn) protocol(s *Session) string {
 	switch {
 	case c.proto != "":
 		return c.proto
+	case c.h2 != nil:
+		return "HTTP/2.0"
 	case c.h1 != nil && c.h1.Meta().Minor == 0:
 		return "HTTP/1.0"
 	}
@@ -135,15 +141,21 @@ func (c *conn) version(s *Session) string {
 }
 
 func (c *conn) requests() int {
-	if c.h1 == nil {
-		return 1
+	switch {
+	case c.h1 != nil:
+		return c.h1.Requests()
+	case c.h2 != nil:
+		return c.h2.Requests()
 	}
-	return c.h1.Requests()
+	return 1
 }
 
 func (c *conn) closeAfter() {
-	if c.h1 != nil {
+	switch {
+	case c.h1 != nil:
 		c.h1.CloseAfter(reason.KeepAliveOff)
+	case c.h2 != nil:
+		c.h2.Drain()
 	}
 }
 

@@ -41,10 +41,19 @@ func (k *Key[T]) Get(s *Session) T { return getSlot[T](s.slots, k.index) }
 func (k *Key[T]) Set(s *Session, v T) { setSlot(&s.slots, k.index, v) }
 
 // Get returns the value, or T's zero value when none was set.
-func (k *ConnKey[T]) Get(s *Session) T { return getSlot[T](s.conn.slots, k.index) }
+func (k *ConnKey[T]) Get(s *Session) T {
+	s.conn.slotsMu.Lock()
+	defer s.conn.slotsMu.Unlock()
+	return getSlot[T](s.conn.slots, k.index)
+}
 
-// Set stores a value for as long as the connection lives.
-func (k *ConnKey[T]) Set(s *Session, v T) { setSlot(&s.conn.slots, k.index, v) }
+// Set stores a value for as long as the connection lives. The requests of one
+// connection of HTTP/2 run side by side: what the value points to must stand that.
+func (k *ConnKey[T]) Set(s *Session, v T) {
+	s.conn.slotsMu.Lock()
+	defer s.conn.slotsMu.Unlock()
+	setSlot(&s.conn.slots, k.index, v)
+}
 
 // slot is a box that outlives its value, so that the next session of the
 // connection does not allocate another.

@@ -161,7 +161,7 @@ func (srv *Server) isClosing() bool {
 // finish, and returns when there is nothing left. If ctx ends first it returns
 // ctx's error; connections that still run are left to Close.
 func (srv *Server) Shutdown(ctx context.Context) error {
-	empty := srv.beginClose((*downstream.H1).Drain)
+	empty := srv.beginClose(clientConn.Drain)
 	select {
 	case <-empty:
 		return nil
@@ -172,13 +172,13 @@ func (srv *Server) Shutdown(ctx context.Context) error {
 
 // Close stops listening and cuts all connections.
 func (srv *Server) Close() error {
-	<-srv.beginClose((*downstream.H1).Kill)
+	<-srv.beginClose(clientConn.Kill)
 	return nil
 }
 
 // beginClose stops accepting and calls end for each connection. The channel
 // that it returns is closed when none is left.
-func (srv *Server) beginClose(end func(*downstream.H1)) <-chan struct{} {
+func (srv *Server) beginClose(end func(clientConn)) <-chan struct{} {
 	srv.init()
 	srv.mu.Lock()
 	srv.closing = true

@@ -81,6 +81,12 @@ type Server struct {
 	// DrainTimeout bounds how long that is read: 2 s.
 	DrainTimeout time.Duration
 
+	// H2C also takes HTTP/2 without TLS, from clients that know beforehand (RFC 9113,
+	// section 3.3). With TLS the handshake settles it.
+	H2C bool
+	// HTTP2 are the limits of HTTP/2.
+	HTTP2 HTTP2
+
 	// AllowHalfClose serves a client that has closed its sending side. If false,
 	// that means that it left.
 	AllowHalfClose bool
@@ -127,7 +133,7 @@ type Server struct {
 
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{} // Guarded by mu.
-	conns     map[*downstream.H1]func() // Guarded by mu: what to call at the end.
+	conns     map[clientConn]func()     // Guarded by mu: what to call at the end.
 	// handshakes are the connections that have no H1 yet. Guarded by mu.
 	handshakes map[net.Conn]struct{}
 	closing    bool          // Guarded by mu.
@@ -150,13 +156,13 @@ func (srv *Server) init() {
 		srv.sweep = wire.NewSweep(0)
 		srv.parker, _ = wire.NewParker() // without one, connections keep their goroutines
 		srv.listeners = map[net.Listener]struct{}{}
-		srv.conns = map[*downstream.H1]func(){}
+		srv.conns = map[clientConn]func(){}
 		srv.handshakes = map[net.Conn]struct{}{}
 		if srv.MaxConns > 0 {
 			srv.tooMany = make(chan struct{}, srv.MaxConns)
 		}
 		srv.cfg = downstream.Config{
-			Handler: (*handler)(srv), Parker: srv.parker,
+			Handler: (*handler)(srv), Parker: srv.parker, H2: srv.HTTP2.config(srv),
 			Limits: h1.Limits{
 				HeadBytes: pick(srv.MaxHeaderBytes, 64<<10), Fields: pick(srv.MaxFields, 100),
 				TargetBytes: pick(srv.MaxTargetBytes, 16<<10),
@@ -208,15 +214,22 @@ func (srv *Server) serveConn(nc net.Conn, l *listener, done func()) {
 	} else if tc, ok := nc.(*tls.Conn); ok {
 		c.setTLS(tc)
 	}
-	// HTTP/2 branches off here, where c.tls.Protocol says so.
-	srv.serveH1(nc, c, done)
+	srv.serveHTTP(nc, c, done)
 }
 
-// serveH1 serves HTTP/1 on nc.
-func (srv *Server) serveH1(nc net.Conn, c *conn, done func()) {
+// serveHTTP serves the protocol that the client speaks.
+func (srv *Server) serveHTTP(nc net.Conn, c *conn, done func()) {
 	wc := wire.New(nc, srv.sweep)
-	c.h1 = downstream.NewH1(wc, srv.sweep, &srv.cfg)
-	c.h1.User = c
+	var cc clientConn
+	if srv.speaksHTTP2(wc, c) {
+		c.h2 = downstream.NewH2(wc, srv.sweep, &srv.cfg)
+		c.h2.User = c
+		cc = c.h2
+	} else {
+		c.h1 = downstream.NewH1(wc, srv.sweep, &srv.cfg)
+		c.h1.User = c
+		cc = c.h1
+	}
 	srv.mu.Lock()
 	if srv.closing {
 		srv.mu.Unlock()
@@ -225,9 +238,32 @@ func (srv *Server) serveH1(nc net.Conn, c *conn, done func()) {
 		done()
 		return
 	}
-	srv.conns[c.h1] = done
+	srv.conns[cc] = done
 	srv.mu.Unlock()
-	c.h1.Serve()
+	cc.Serve()
+}
+
+// clientConn is a connection of either protocol.
+type clientConn interface {
+	Serve()
+	Drain()
+	Kill()
+	State() downstream.State
+}
+
+// speaksHTTP2 reports whether the client speaks HTTP/2: because TLS says so, or
+// because it begins that way where the listener takes that.
+//
+// RFC 9113, section 3.2 and 3.3.
+func (srv *Server) speaksHTTP2(wc *wire.Conn, c *conn) bool {
+	if c.tls != nil {
+		return c.tls.Protocol == "h2"
+	}
+	if !srv.H2C || !srv.beginHandshake(wc.NetConn()) {
+		return false
+	}
+	defer srv.endHandshake(wc.NetConn())
+	return downstream.BeginsHTTP2(wc, srv.cfg.HeadTimeout)
 }
 
 // handler is the Server as its connections see it.
@@ -235,8 +271,28 @@ type handler Server
 
 // ServeExchange implements downstream.Handler.
 func (h *handler) ServeExchange(d *downstream.H1) {
+	(*Server)(h).serveSession(d.User.(*conn).begin(d))
+}
+
+// ServeStream implements downstream.Handler.
+func (h *handler) ServeStream(d *downstream.H2) {
 	srv := (*Server)(h)
-	s := d.User.(*conn).begin(d)
+	c := d.Conn().User.(*conn)
+	s, _ := d.User.(*Session)
+	if s == nil || s.keepOut {
+		s = &Session{server: srv, conn: c}
+		d.User = s
+	}
+	s.reset(d)
+	if status, r, err := d.Refusal(); err != nil {
+		srv.refuse(s, &Error{Reason: r, Err: err, status: status})
+		return
+	}
+	srv.serveSession(s)
+}
+
+// serveSession finds the Proxy of a session, which serves it.
+func (srv *Server) serveSession(s *Session) {
 	if s.misdirected() {
 		srv.refuse(s, &Error{Reason: reason.Misdirected})
 		return
@@ -284,8 +340,12 @@ func (h *handler) Parked(d *downstream.H1) {
 }
 
 // Ended implements downstream.Handler.
-func (h *handler) Ended(d *downstream.H1, r reason.Reason) {
-	srv := (*Server)(h)
+func (h *handler) Ended(d *downstream.H1, r reason.Reason) { (*Server)(h).ended(d, r) }
+
+// EndedH2 implements downstream.Handler.
+func (h *handler) EndedH2(c *downstream.H2Conn, r reason.Reason) { (*Server)(h).ended(c, r) }
+
+func (srv *Server) ended(d clientConn, r reason.Reason) {
 	srv.ends[r].Add(1)
 	srv.mu.Lock()
 	done := srv.conns[d]

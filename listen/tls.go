@@ -86,7 +86,7 @@ func (a ClientAuth) String() string {
 }
 
 // protocols are those that a Server speaks, for ALPN.
-func protocols() []string { return []string{"http/1.1"} }
+func protocols() []string { return []string{"h2", "http/1.1"} }
 
 // suites are Mozilla's intermediate ones for TLS 1.2, of those that crypto/tls
 // has: forward secrecy and authenticated encryption. Those of TLS 1.3 cannot be

@@ -341,6 +341,23 @@ func (h *Header) AddParsed(name, value []byte) {
 	h.AddSpan(at, at+len(name), at+len(name), len(h.buf))
 }
 
+// AddLine is AddParsed for a field that did not come as a line. It lies in memory
+// as HTTP/1 writes it, under this package's spelling of a known name, so that Run
+// finds it.
+func (h *Header) AddLine(name, value string) ID {
+	id := lookup(name)
+	if id != IDOther {
+		name = names[id]
+	}
+	at := uint32(len(h.buf))
+	h.buf = append(append(h.buf, name...), ": "...)
+	from := uint32(len(h.buf))
+	h.buf = append(append(h.buf, value...), "\r\n"...)
+	h.changes++
+	h.push(field{at, at + uint32(len(name)), from, from + uint32(len(value)), id, false})
+	return id
+}
+
 // CopyFrom makes h equal to o, which stays as it is.
 func (h *Header) CopyFrom(o *Header) {
 	h.buf = append(h.buf[:0], o.buf...)

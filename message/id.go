@@ -1,6 +1,10 @@
 package message
 
-import "github.com/cirqueproxy/cirque/internal/ascii"
+import (
+	"strings"
+
+	"github.com/cirqueproxy/cirque/internal/ascii"
+)
 
 // ID is a small number that stands for a well-known field name, so that code on
 // the path of every request compares integers. The zero value is IDOther.
@@ -140,6 +144,22 @@ func (id ID) String() string {
 	}
 	return names[id]
 }
+
+// Lower returns the field's name in lower case, as HTTP/2 carries it, or "" for
+// IDOther.
+func (id ID) Lower() string {
+	if id >= idCount {
+		return ""
+	}
+	return lowerNames[id]
+}
+
+var lowerNames = func() (t [idCount]string) {
+	for id, name := range names {
+		t[id] = strings.ToLower(name)
+	}
+	return t
+}()
 
 // idSlots is a hash table without chains: up to two names share a slot's
 // neighbourhood, which lookup walks until an empty slot.

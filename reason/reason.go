@@ -51,6 +51,8 @@ const (
 	NoRoute         // no route matches
 	Loop            // the request came through this proxy before
 	Refused         // a filter refused the request
+	ProtocolError   // the client broke the rules of HTTP/2
+	Abuse           // the client made more work than it is worth
 
 	// Clients that end early or stall.
 	ClientGone      // the client left before the response was complete
@@ -96,6 +98,9 @@ const (
 	UpstreamInterimLimit     // the origin sent too many interim responses
 	UpstreamTrailerTooLarge  // the trailer section of the response is over the limit
 	UpstreamUnexpectedSwitch // the origin switched protocols without being asked
+	UpstreamRefused          // the origin did not look at the request
+	UpstreamProtocolError    // the origin broke the rules of HTTP/2
+	UpstreamPingTimeout      // the origin did not answer a ping in time
 
 	// Ours.
 	HookError    // a hook returned an error
@@ -154,6 +159,8 @@ var table = [count]row{
 	NoRoute:         {"no_route", Downstream, true, 404, "destination_not_found"},
 	Loop:            {"loop", Downstream, true, 508, "proxy_loop_detected"},
 	Refused:         {"refused", Downstream, true, 403, "http_request_denied"},
+	ProtocolError:   {"protocol_error", Downstream, true, 0, "http_protocol_error"},
+	Abuse:           {"abuse", Downstream, true, 0, "http_request_denied"},
 
 	ClientGone:      {"client_gone", Downstream, true, 0, "http_request_error"},
 	HeadTimeout:     {"head_timeout", Downstream, true, 408, "http_request_error"},
@@ -194,6 +201,9 @@ var table = [count]row{
 	UpstreamInterimLimit:     {"upstream_interim_limit", Upstream, true, 502, "http_protocol_error"},
 	UpstreamTrailerTooLarge:  {"upstream_trailer_too_large", Upstream, true, 502, "http_response_trailer_section_size"},
 	UpstreamUnexpectedSwitch: {"upstream_unexpected_switch", Upstream, true, 502, "http_upgrade_failed"},
+	UpstreamRefused:          {"upstream_refused_stream", Upstream, true, 502, "connection_terminated"},
+	UpstreamProtocolError:    {"upstream_protocol_error", Upstream, true, 502, "http_protocol_error"},
+	UpstreamPingTimeout:      {"upstream_ping_timeout", Upstream, true, 504, "connection_timeout"},
 
 	HookError:    {"hook_error", Internal, true, 500, "proxy_internal_error"},
 	HookPanic:    {"hook_panic", Internal, true, 500, "proxy_internal_error"},

@@ -36,7 +36,7 @@ const floors = `
 	# message lies on a connection, whichever end we are. The contracts lend the
 	# connection out for bodies that the kernel moves: they know internal/wire.
 	# Listeners stand beside them: sockets, before anything of HTTP.
-	FLOOR3 < internal/exchange, internal/h1io, listen < FLOOR4;
+	FLOOR3 < internal/exchange, internal/h1io, internal/h2, listen < FLOOR4;
 
 	# Floor 5: the two sides. They never meet below the root.
 	FLOOR4 < internal/downstream, internal/upstream < FLOOR5;
@@ -93,7 +93,7 @@ var clockReads = []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc"
 
 // foreign are the modules that the framework and what is below it may import.
 // Each user of the framework gets them too.
-var foreign = []string{"golang.org/x/sys/unix"}
+var foreign = []string{"golang.org/x/sys/unix", "golang.org/x/net/http2/hpack"}
 
 // order is a strict partial order over package names.
 type order map[string]map[string]bool // below[a][b]: b is below a

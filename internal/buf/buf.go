@@ -15,12 +15,16 @@ type Class uint8
 const (
 	// Small buffers hold a head and a small body.
 	Small Class = iota
+	// Tiny buffers hold a part of a body that waits to be read, of which a
+	// connection may have many.
+	Tiny
 	// Large buffers move bodies, with a quarter of the system calls.
 	Large
 )
 
 // Sizes of the classes in bytes.
 const (
+	TinySize  = 4 << 10
 	SmallSize = 16 << 10
 	LargeSize = 64 << 10
 )
@@ -35,6 +39,7 @@ type Buffer struct {
 }
 
 var pools = [...]sync.Pool{
+	Tiny:  {New: func() any { return &Buffer{B: make([]byte, TinySize), class: Tiny} }},
 	Small: {New: func() any { return &Buffer{B: make([]byte, SmallSize), class: Small} }},
 	Large: {New: func() any { return &Buffer{B: make([]byte, LargeSize), class: Large} }},
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cirqueproxy/cirque/internal/h1"
+	"github.com/cirqueproxy/cirque/internal/h2"
 	"github.com/cirqueproxy/cirque/internal/wire"
 	"github.com/cirqueproxy/cirque/reason"
 )
@@ -23,6 +24,10 @@ type Handler interface {
 	// Parked tells that c will be idle for long: what is kept for its next request
 	// may be given back.
 	Parked(c *H1)
+	// ServeStream answers the request of d, on a goroutine of its own.
+	ServeStream(d *H2)
+	// EndedH2 is Ended for a connection of HTTP/2.
+	EndedH2(c *H2Conn, r reason.Reason)
 	// Ended tells why the connection ended; c is not used again.
 	Ended(c *H1, r reason.Reason)
 }
@@ -70,6 +75,7 @@ type Config struct {
 	Handler Handler
 	Parker  *wire.Parker // nil: idle connections keep their goroutine
 
+	H2          *h2.Config // its Handler is set for each connection; nil: HTTP/1 only
 	Limits      h1.Limits
 	Rules       h1.RequestRules
 	MaxRequests int // on one connection

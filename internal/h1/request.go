@@ -135,7 +135,7 @@ func requestTarget(t []byte, req *message.Request) error {
 	switch {
 	case req.Method() == "CONNECT":
 		// Section 3.2.3: authority-form, host and port.
-		if colon := bytes.LastIndexByte(t, ':'); colon < 1 || colon == len(t)-1 || t[colon-1] == ':' || !validAuthority(t) {
+		if colon := bytes.LastIndexByte(t, ':'); colon < 1 || colon == len(t)-1 || t[colon-1] == ':' || !ascii.IsAuthority(t) {
 			return errTargetForm
 		}
 		// RFC 9110, section 7.2: Host is the target's authority; should a client
@@ -171,7 +171,7 @@ func absoluteTarget(t []byte, req *message.Request) error {
 		n = len(rest)
 	}
 	authority, path := rest[:n], rest[n:]
-	if !validAuthority(authority) {
+	if !ascii.IsAuthority(authority) {
 		return errAuthority
 	}
 	switch {

@@ -218,13 +218,13 @@ func TestAuthority(t *testing.T) {
 	// RFC 9110, section 4.2.1: no empty host; section 4.2.4: no userinfo.
 	valid := []string{"a", "a.test", "a.test.", "a.test:", "a.test:1", "a.test:65535", "1.2.3.4", "a_b", "a,b", "a%20b", "[::1]", "[::ffff:1.2.3.4]:80", "!$&'()*+;=~-"}
 	for _, v := range valid {
-		if !validAuthority([]byte(v)) {
+		if !ascii.IsAuthority([]byte(v)) {
 			t.Errorf("%q is refused", v)
 		}
 	}
 	invalid := []string{"", ":", ":80", "a b", "a/b", "a?b", "a#b", "a@b", "a:b", "a:1:2", "a:65536", "a:000001", "a:-1", "[", "[]", "[:", "[::1", "[::1]x", "[::1]:x", "[v1.a]", "[::1%25eth0]", "a[b]", "\"a\"", "caf\xe9", "a\\b", "<a>"}
 	for _, v := range invalid {
-		if validAuthority([]byte(v)) {
+		if ascii.IsAuthority([]byte(v)) {
 			t.Errorf("%q is accepted", v)
 		}
 	}

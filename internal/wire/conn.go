@@ -60,12 +60,12 @@ type Conn struct {
 	lastFilled bool
 	rTimeout   time.Duration
 	rAbs       time.Duration
-	rRate      rate
+	rRate      Rate
 
 	// Owned by the writing goroutine.
 	wTimeout time.Duration
 	wAbs     time.Duration
-	wRate    rate
+	wRate    Rate
 	wSince   time.Duration // when the present wait for room began
 	wPending time.Duration // in all such waits
 
@@ -218,7 +218,7 @@ func (c *Conn) read(op readOp) error {
 			c.nRead.Add(int64(n))
 		}
 		if armed {
-			c.rRate.note(c.sweep.Now(), n)
+			c.rRate.Note(c.sweep.Now(), n)
 		}
 		if armed || err != nil {
 			err = c.endWait(&c.rWait, &c.rCause, err, c.nc.SetReadDeadline)
@@ -227,7 +227,7 @@ func (c *Conn) read(op readOp) error {
 		case err == errAgain:
 			op = c.sys.resume(op)
 			continue
-		case c.rRate.tooSlow() && (err == nil || err == ErrTimeout):
+		case c.rRate.TooSlow() && (err == nil || err == ErrTimeout):
 			return ErrTooSlow
 		}
 		return err
@@ -280,7 +280,7 @@ func (c *Conn) armWrite() {
 }
 
 // waitEnd returns until when a wait that begins now may last.
-func (c *Conn) waitEnd(timeout, abs time.Duration, r *rate) time.Duration {
+func (c *Conn) waitEnd(timeout, abs time.Duration, r *Rate) time.Duration {
 	at := time.Duration(forever)
 	if timeout <= 0 && abs <= 0 && r.perSecond == 0 {
 		return at
@@ -293,7 +293,7 @@ func (c *Conn) waitEnd(timeout, abs time.Duration, r *rate) time.Duration {
 		at = min(at, abs)
 	}
 	// The clock is late by up to a tick; an expiry is never early.
-	return min(at, r.deadline(now)) + c.sweep.tick
+	return min(at, r.Deadline(now)) + c.sweep.tick
 }
 
 // WritePending returns how long writes have waited for room since
@@ -342,7 +342,7 @@ func (c *Conn) endWait(word *atomic.Int64, cause *error, err error, set func(tim
 // endWriteWait is endWait for a write that sent n bytes after its wait.
 func (c *Conn) endWriteWait(armed bool, n int, err error) error {
 	if armed {
-		c.wRate.note(c.sweep.Now(), n)
+		c.wRate.Note(c.sweep.Now(), n)
 		c.wPending += c.sweep.NowExact() - c.wSince
 	}
 	return c.endWait(&c.wWait, &c.wCause, err, c.nc.SetWriteDeadline)
@@ -412,7 +412,7 @@ func (c *Conn) Writev(a, b, d []byte) (int, error) {
 		}
 		switch {
 		case err == errAgain:
-		case c.wRate.tooSlow() && (err == nil || err == ErrTimeout):
+		case c.wRate.TooSlow() && (err == nil || err == ErrTimeout):
 			return sent, ErrTooSlow
 		case err == ErrTimeout && n > 0:
 			// The other end reads, if slowly: one call to a connection without a
@@ -603,7 +603,7 @@ func (c *Conn) Abort() {
 // RFC 9112, section 9.6.
 func (c *Conn) LingerClose(maxBytes int, max time.Duration) {
 	if c.CloseWrite() == nil {
-		c.rRate = rate{}
+		c.rRate = Rate{}
 		c.SetReadTimeout(0)
 		c.SetReadDeadline(c.sweep.Now() + max)
 		for maxBytes > 0 {

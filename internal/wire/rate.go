@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// rate bounds how slow the other end may be while we wait for it: a sender of
+// Rate bounds how slow the other end may be while we wait for it: a sender of
 // one byte a minute passes every timeout and holds a connection for ever.
 // Only the time spent waiting counts.
-type rate struct {
+type Rate struct {
 	perSecond int
 	grace     time.Duration
 	waited    time.Duration
@@ -19,16 +19,22 @@ type rate struct {
 // SetMinRate sets the least bytes a second that must come while reads wait, once
 // they have waited for grace in all. Zero is no bound. It starts anew.
 func (c *Conn) SetMinRate(perSecond int, grace time.Duration) {
-	c.rRate = rate{perSecond: perSecond, grace: grace}
+	c.rRate = NewRate(perSecond, grace)
 }
 
 // SetMinWriteRate is SetMinRate for writes.
 func (c *Conn) SetMinWriteRate(perSecond int, grace time.Duration) {
-	c.wRate = rate{perSecond: perSecond, grace: grace}
+	c.wRate = NewRate(perSecond, grace)
 }
 
-// deadline returns when a wait that begins now would be too slow.
-func (r *rate) deadline(now time.Duration) time.Duration {
+// NewRate returns a Rate of so many bytes a second, which counts once the waits
+// have taken grace in all. Zero bytes are no bound.
+func NewRate(perSecond int, grace time.Duration) Rate {
+	return Rate{perSecond: perSecond, grace: grace}
+}
+
+// Deadline returns when a wait that begins now would be too slow.
+func (r *Rate) Deadline(now time.Duration) time.Duration {
 	if r.perSecond == 0 {
 		return math.MaxInt64 / 2
 	}
@@ -37,15 +43,16 @@ func (r *rate) deadline(now time.Duration) time.Duration {
 	return now + max(r.grace, earned) - r.waited
 }
 
-// note counts a wait that is over and the bytes that it brought.
-func (r *rate) note(now time.Duration, n int) {
+// Note counts a wait that is over and the bytes that it brought.
+func (r *Rate) Note(now time.Duration, n int) {
 	if r.perSecond > 0 {
 		r.waited += now - r.since
 		r.bytes += int64(n)
 	}
 }
 
-func (r *rate) tooSlow() bool {
+// TooSlow reports whether too little came in the time that was waited.
+func (r *Rate) TooSlow() bool {
 	return r.perSecond > 0 && r.waited > r.grace &&
 		r.bytes < int64(r.waited)*int64(r.perSecond)/int64(time.Second)
 }

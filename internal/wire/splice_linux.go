@@ -188,7 +188,7 @@ func (c *Conn) drainPipe(p *pipe) (sent int, err error) {
 		}
 		switch {
 		case err == errAgain:
-		case c.wRate.tooSlow() && (err == nil || err == ErrTimeout):
+		case c.wRate.TooSlow() && (err == nil || err == ErrTimeout):
 			return sent, ErrTooSlow
 		case err != nil:
 			return sent, err

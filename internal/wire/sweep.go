@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,6 +19,7 @@ type Sweep struct {
 	now  atomic.Int64
 
 	mu    sync.Mutex
+	ticks []*Tick     // Guarded by mu.
 	conns []*Conn     // Guarded by mu.
 	timer *time.Timer // Guarded by mu: nil when there are no connections.
 }
@@ -102,13 +104,52 @@ func (s *Sweep) run() {
 		}
 	}
 	s.timer.Reset(s.tick)
+	ticks := slices.Clone(s.ticks)
 	s.mu.Unlock()
+	for _, t := range ticks {
+		t.f(time.Duration(now))
+	}
 	for _, c := range left {
 		c.gone()
 	}
 	for i, c := range late {
 		parkers[i].unpark(c, WakeTimeout)
 	}
+}
+
+// Tick is a function that a Sweep calls at each of its turns. A Sweep turns only
+// while it has connections, so a Tick belongs to something that has one.
+type Tick struct {
+	f    func(now time.Duration)
+	slot int // Guarded by the Sweep's lock: index in its list, -1 when it is in none.
+}
+
+// NewTick returns a Tick that is not running.
+func NewTick(f func(now time.Duration)) *Tick { return &Tick{f: f, slot: -1} }
+
+// StartTick begins to call t, if it is not called already.
+func (s *Sweep) StartTick(t *Tick) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t.slot < 0 {
+		t.slot = len(s.ticks)
+		s.ticks = append(s.ticks, t)
+	}
+}
+
+// StopTick ends it. A call may still be under way.
+func (s *Sweep) StopTick(t *Tick) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t.slot < 0 {
+		return
+	}
+	n := len(s.ticks) - 1
+	s.ticks[t.slot] = s.ticks[n]
+	s.ticks[t.slot].slot = t.slot
+	s.ticks[n] = nil
+	s.ticks = s.ticks[:n]
+	t.slot = -1
 }
 
 func (s *Sweep) setParked(c *Conn, k *parked) {

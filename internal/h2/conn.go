@@ -1,0 +1,245 @@
+package h2
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/cirqueproxy/cirque/internal/h2frame"
+	"github.com/cirqueproxy/cirque/internal/h2stream"
+	"github.com/cirqueproxy/cirque/internal/wire"
+)
+
+// recvFrame is the largest frame that we take: the smallest that RFC 9113,
+// section 4.2 lets us announce. Larger ones would only delay other streams.
+const recvFrame = 16 << 10
+
+// Conn is one HTTP/2 connection. Its reader goroutine is the one that calls
+// Serve; a writer goroutine exists while there is something to write; each
+// stream has the goroutines of its owner. They meet under one mutex: what is
+// done under it takes less time than to hand it to another goroutine.
+type Conn struct {
+	// Immutable after newConn.
+	wc    *wire.Conn
+	sweep *wire.Sweep
+	cfg   *Config
+	role  h2frame.Role
+	tick  *wire.Tick
+	donec chan struct{} // closed when Serve is about to return
+
+	// Owned by the reader goroutine.
+	dec   *hpack.Decoder
+	head  headReader
+	block block
+	ended bool // the other end closed its direction
+
+	mu sync.Mutex
+
+	// Guarded by mu.
+	streams  map[uint32]*Stream
+	freeList []*Stream
+	ids      h2stream.IDs
+	opened   int    // Client: streams reserved or open
+	running  int    // Server: handlers
+	err      *Error // why the connection is over
+	seen     bool   // the other end's SETTINGS came
+	peer     h2frame.Settings
+	send     h2stream.SendWindow
+	recv     h2stream.RecvWindow
+	abuse    h2stream.Budgets
+
+	out      outBuffer
+	writing  bool // a writer goroutine exists
+	turns    uint64
+	waiting  []*Stream // that have something to send and no room or credit for it
+	closing  bool      // nothing follows what is in out: the writer closes
+	quiet    sync.Cond // running or writing went down
+	draining drainState
+	changed  func() // Client: streams or slots changed
+
+	idleSince    time.Duration // on the sweep's clock; 0: there are streams
+	sectionSince time.Duration // an unfinished field section or frame; 0: none
+	heard        time.Duration // a frame came
+	ping         pingState
+	tune         tuning
+}
+
+// drainState is how far a graceful end has come.
+type drainState uint8
+
+const (
+	drainNone   drainState = iota
+	drainBegun             // the first GOAWAY was sent; streams that cross it are served
+	drainFinal             // the last stream is fixed
+	drainRemote            // Client: the other end drains
+)
+
+// New returns the connection over wc, which it owns from now on.
+func New(wc *wire.Conn, sweep *wire.Sweep, cfg *Config, role h2frame.Role) *Conn {
+	c := &Conn{
+		wc: wc, sweep: sweep, cfg: cfg, role: role, donec: make(chan struct{}),
+		streams: map[uint32]*Stream{}, ids: h2stream.NewIDs(role), peer: h2frame.DefaultSettings(),
+		send: h2stream.NewSendWindow(h2frame.InitialWindow), recv: h2stream.NewRecvWindow(h2frame.InitialWindow),
+		tune: tuning{tuner: h2stream.NewTuner(cfg.StreamWindow, cfg.MaxWindow)},
+	}
+	c.quiet.L = &c.mu
+	c.dec = hpack.NewDecoder(4096, c.head.field)
+	c.dec.SetMaxStringLength(cfg.HeadBytes)
+	c.head.cfg = cfg
+	c.tick = wire.NewTick(c.turn)
+	wc.SetMaxBuffer(4 * recvFrame)
+	wc.SetWriteTimeout(cfg.WriteTimeout)
+	now := sweep.NowExact()
+	c.idleSince, c.heard = now, now
+	return c
+}
+
+// Wire returns the connection itself, for its addresses and counters.
+func (c *Conn) Wire() *wire.Conn { return c.wc }
+
+// Serve reads the connection until it ends, which is when all of its streams
+// have. The error is never nil.
+func (c *Conn) Serve() error {
+	c.sweep.StartTick(c.tick)
+	err := c.begin()
+	for err == nil {
+		if err = c.readFrames(); err == nil {
+			err = c.fill()
+		}
+	}
+	c.fail(c.connError(err))
+	c.finish()
+	c.sweep.StopTick(c.tick)
+	close(c.donec)
+	return c.err
+}
+
+// connError makes an error of the connection of err.
+func (c *Conn) connError(err error) *Error {
+	var fe *h2frame.Error
+	var e *Error
+	switch {
+	case errors.As(err, &e):
+		return e
+	case errors.As(err, &fe):
+		return &Error{Code: fe.Code, Conn: true, Err: fe}
+	}
+	return &Error{Code: h2frame.NoError, Conn: true, Remote: true, Err: err}
+}
+
+// fail ends the connection and all of its streams: each learns of it, and the
+// other end too where it was not its own doing.
+func (c *Conn) fail(e *Error) {
+	c.mu.Lock()
+	if c.err != nil {
+		c.mu.Unlock()
+		return
+	}
+	c.err = e
+	if !e.Remote {
+		c.out.append(h2frame.AppendGoAway(c.out.tail(), c.lastLocked(), e.Code, ""))
+	}
+	c.closing = true
+	lost := make([]*Stream, 0, len(c.streams))
+	for _, st := range c.streams {
+		lost = append(lost, st)
+		st.failLocked(e)
+	}
+	clear(c.streams)
+	c.kickLocked()
+	changed := c.changed
+	c.mu.Unlock()
+	for _, st := range lost {
+		st.tellGone(e)
+	}
+	if changed != nil {
+		changed()
+	}
+}
+
+// finish waits for handlers and the writer and closes the connection.
+func (c *Conn) finish() {
+	c.mu.Lock()
+	for c.running > 0 || c.writing {
+		c.quiet.Wait()
+	}
+	e := c.err
+	c.out.free()
+	c.returnWindowsLocked()
+	c.mu.Unlock()
+	if e.Remote || c.ended {
+		c.wc.Close()
+		return
+	}
+	c.wc.ClearInterrupt()
+	// The other end may still be sending: a reset for that must not destroy our
+	// last frames.
+	c.wc.LingerClose(256<<10, 2*time.Second)
+}
+
+// Close ends the connection at once.
+func (c *Conn) Close(why error) {
+	c.fail(&Error{Code: h2frame.NoError, Conn: true, Err: why})
+	c.wc.InterruptRead(why)
+	c.wc.InterruptWrite(why)
+}
+
+// Drain ends the connection when its streams are done. It may be called from
+// any goroutine, and more than once.
+//
+// RFC 9113, section 6.8: a first GOAWAY with the largest identifier says that
+// the end is near, so that streams which are under way are not lost; a second
+// one, a round trip later, says where it is.
+func (c *Conn) Drain() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.draining != drainNone || c.err != nil {
+		return
+	}
+	if c.role == h2frame.Client {
+		c.draining = drainFinal
+		c.checkDrainedLocked()
+		return
+	}
+	c.draining = drainBegun
+	c.out.append(h2frame.AppendGoAway(c.out.tail(), h2frame.MaxStreamID, h2frame.NoError, ""))
+	c.sendPingLocked(pingDrain)
+	c.kickLocked()
+}
+
+// endDrainLocked fixes the last stream that is served.
+func (c *Conn) endDrainLocked() {
+	if c.draining != drainBegun {
+		return
+	}
+	c.draining = drainFinal
+	last := c.lastLocked()
+	c.ids.SendGoAway(last)
+	c.out.append(h2frame.AppendGoAway(c.out.tail(), last, h2frame.NoError, ""))
+	c.kickLocked()
+	c.checkDrainedLocked()
+}
+
+// lastLocked returns the last stream of the other end that we looked at.
+func (c *Conn) lastLocked() uint32 {
+	if c.role == h2frame.Client {
+		return 0
+	}
+	return c.ids.Highest()
+}
+
+// checkDrainedLocked ends a connection that drains and has nothing left.
+func (c *Conn) checkDrainedLocked() {
+	if c.err != nil || len(c.streams) > 0 || c.running > 0 || c.opened > 0 || (c.draining != drainFinal && c.draining != drainRemote) {
+		return
+	}
+	c.err = &Error{Code: h2frame.NoError, Conn: true, Err: ErrClosed}
+	c.closing = true
+	c.kickLocked()
+	c.wc.InterruptRead(ErrClosed)
+}
+
+// Done is closed when the connection has ended.
+func (c *Conn) Done() <-chan struct{} { return c.donec }

@@ -1,0 +1,217 @@
+package h2
+
+import (
+	"github.com/cirqueproxy/cirque/internal/h2frame"
+	"github.com/cirqueproxy/cirque/internal/h2stream"
+)
+
+// This file is what each frame does. All of it runs on the reader goroutine.
+
+// verdict makes an error of what the machines say; nil means that the frame is
+// taken, or ignored.
+func verdict(v h2stream.Verdict, stream uint32) error {
+	if e := v.Err(stream); e != nil {
+		return e
+	}
+	return nil
+}
+
+func (c *Conn) data(h h2frame.Header, p []byte) error {
+	b, ferr := h2frame.ParseData(h, p)
+	if ferr != nil {
+		return ferr
+	}
+	end := h.Flags.Has(h2frame.FlagEndStream)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	// RFC 9113, section 6.9.1: padding counts too, and so does what comes for a
+	// stream that is closed already.
+	if v := c.recv.Recv(h.Length); v != h2stream.Accept {
+		return v.Err(0)
+	}
+	st := c.streams[h.Stream]
+	v := h2stream.Accept
+	if st == nil {
+		v = c.ids.Recv(h.Stream, h.Type)
+	} else {
+		v = st.recvDataLocked(h.Length, len(b), end)
+	}
+	if st == nil || v != h2stream.Accept {
+		c.consumeConnLocked(h.Length)
+		return verdict(v, h.Stream)
+	}
+	if len(b) == 0 && h.Length > 0 && !end {
+		if v := c.abuse.Spend(&limits, h2stream.EmptyFrames, c.sweep.Now()); v != h2stream.Accept {
+			return v.Err(0)
+		}
+	}
+	c.tuneLocked(h.Length)
+	st.in.push(b)
+	st.inEnd = end
+	if n := h.Length - len(b); n > 0 {
+		st.consumeLocked(n)
+	}
+	if len(b) > 0 || end {
+		st.r.wake()
+	}
+	st.endedLocked()
+	return nil
+}
+
+// recvDataLocked says what a DATA frame of n bytes, size of them content, earns.
+func (st *Stream) recvDataLocked(n, size int, end bool) h2stream.Verdict {
+	v := st.state.RecvData(end)
+	if v == h2stream.Accept {
+		v = st.recv.Recv(n)
+	}
+	if v == h2stream.Accept {
+		v = st.content.Recv(size, end)
+	}
+	return v
+}
+
+func (c *Conn) priority(h h2frame.Header, p []byte) error {
+	// RFC 9113, section 5.3.2: it means nothing any more.
+	if _, ferr := h2frame.ParsePriority(h, p); ferr != nil {
+		return ferr
+	}
+	return nil
+}
+
+func (c *Conn) priorityUpdate(p []byte) error {
+	id, value, ferr := h2frame.ParsePriorityUpdate(p)
+	if ferr != nil {
+		return ferr
+	}
+	if c.role == h2frame.Client {
+		// RFC 9218, section 7.1: only clients send it.
+		return violation(h2frame.ProtocolError, "PRIORITY_UPDATE from a server")
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if st := c.streams[id]; st != nil {
+		st.rank.Priority = h2stream.ParsePriority(st.rank.Priority, value)
+	}
+	return nil
+}
+
+func (c *Conn) reset(h h2frame.Header, p []byte) error {
+	code := h2frame.ParseReset(p)
+	c.mu.Lock()
+	st := c.streams[h.Stream]
+	if st == nil {
+		defer c.mu.Unlock()
+		return verdict(c.ids.Recv(h.Stream, h.Type), h.Stream)
+	}
+	st.state.RecvReset()
+	e := &Error{Code: code, Remote: true, Unprocessed: code == h2frame.RefusedStream}
+	if code == h2frame.NoError && c.role == h2frame.Client && st.inEnd {
+		// RFC 9113, section 8.1: a server that has answered in full may stop an
+		// upload this way; the answer stands.
+		st.wCause = e
+		st.w.wake()
+	} else {
+		st.failLocked(e)
+	}
+	c.removeLocked(st)
+	changed := c.changed
+	c.mu.Unlock()
+	st.tellGone(e)
+	if changed != nil {
+		changed()
+	}
+	return nil
+}
+
+// resetStream abandons a stream on which the other end made an error.
+func (c *Conn) resetStream(fe *h2frame.Error) error {
+	c.mu.Lock()
+	st := c.streams[fe.Stream]
+	if st != nil {
+		st.resetLocked(fe.Code, fe)
+	} else {
+		c.ids.Closed(fe.Stream, h2stream.EndReset)
+		c.out.append(h2frame.AppendReset(c.out.tail(), fe.Stream, fe.Code))
+		c.kickLocked()
+	}
+	v := h2stream.Accept
+	if c.role == h2frame.Server {
+		v = c.abuse.Spend(&limits, h2stream.Provoked, c.sweep.Now())
+	}
+	full := len(c.out.b) > outHard
+	c.mu.Unlock()
+	if st != nil {
+		st.tellGone(&Error{Code: fe.Code, Err: fe})
+	}
+	if full {
+		return errUnread
+	}
+	return verdict(v, 0)
+}
+
+func (c *Conn) windowUpdate(h h2frame.Header, p []byte) error {
+	inc, ferr := h2frame.ParseWindowUpdate(h, p)
+	if ferr != nil {
+		return ferr
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if v := c.abuse.RecvWindowUpdate(&limits, inc, c.sweep.Now()); v != h2stream.Accept {
+		return v.Err(0)
+	}
+	window := &c.send
+	if h.Stream != 0 {
+		st := c.streams[h.Stream]
+		if st == nil {
+			return verdict(c.ids.Recv(h.Stream, h.Type), h.Stream)
+		}
+		window = &st.send
+	}
+	if err := verdict(window.Add(inc), h.Stream); err != nil {
+		return err
+	}
+	c.wakeWritersLocked()
+	return nil
+}
+
+func (c *Conn) goAway(p []byte) error {
+	last, code, debug := h2frame.ParseGoAway(p)
+	c.mu.Lock()
+	if c.role == h2frame.Server {
+		// The client will open no more; what runs is finished.
+		c.mu.Unlock()
+		return nil
+	}
+	c.draining = drainRemote
+	e := &Error{Code: code, Remote: true, Conn: true, Unprocessed: true, Err: debugError(debug)}
+	var lost []*Stream
+	for id, st := range c.streams {
+		if id > last {
+			lost = append(lost, st)
+			st.failLocked(e)
+			c.removeLocked(st)
+		}
+	}
+	c.checkDrainedLocked()
+	changed := c.changed
+	c.mu.Unlock()
+	for _, st := range lost {
+		st.tellGone(e)
+	}
+	if changed != nil {
+		changed()
+	}
+	return nil
+}
+
+type debugText string
+
+func (d debugText) Error() string { return string(d) }
+
+// debugError returns what the other end said in a GOAWAY, shortened.
+func debugError(debug []byte) error {
+	if len(debug) == 0 {
+		return nil
+	}
+	return debugText(debug[:min(len(debug), 200)])
+}
