@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cirqueproxy/cirque/internal/ascii"
 	"github.com/cirqueproxy/cirque/message"
 	"github.com/cirqueproxy/cirque/reason"
 )

@@ -45,7 +45,9 @@ func (c *Conn) data(h h2frame.Header, p []byte) error {
 			return v.Err(0)
 		}
 	}
-	c.tuneLocked(h.Length)
+	if c.ping.sent > 0 && c.ping.kind == pingTune {
+		c.tuneLocked(h.Length)
+	}
 	st.in.push(b)
 	st.inEnd = end
 	if n := h.Length - len(b); n > 0 {

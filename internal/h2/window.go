@@ -45,6 +45,7 @@ func (st *Stream) consumeLocked(n int) {
 		if up := st.recv.Consume(n); up > 0 {
 			c.out.append(h2frame.AppendWindowUpdate(c.out.tail(), st.id, uint32(up)))
 			c.kickLocked()
+			c.tuneLocked(0)
 		}
 	}
 	c.consumeConnLocked(n)
@@ -57,8 +58,8 @@ func (c *Conn) consumeConnLocked(n int) {
 	}
 }
 
-// tuneLocked notes that n bytes came, and measures a round trip where they are
-// many enough to matter.
+// tuneLocked notes that n bytes came, and begins to measure a round trip. That is
+// worth a ping only where half a window came already.
 func (c *Conn) tuneLocked(n int) {
 	if c.tune.tuner.Recv(c.sweep.Now(), n) {
 		c.sendPingLocked(pingTune)
