@@ -93,6 +93,7 @@ func New(wc *wire.Conn, sweep *wire.Sweep, cfg *Config, role h2frame.Role) *Conn
 	wc.SetWriteTimeout(cfg.WriteTimeout)
 	now := sweep.NowExact()
 	c.idleSince, c.heard = now, now
+	c.sayHello()
 	return c
 }
 

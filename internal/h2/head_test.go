@@ -180,7 +180,7 @@ func TestEncode(t *testing.T) {
 	resp.Header.Add("X-Long-Name-Of-Ours", strings.Repeat("v", 300))
 	resp.Header.Add("Connection", "close")
 	resp.Header.Add("Alt-Svc", "clear")
-	// RFC 7541, sections 5.1, 5.2 and 6.2.2; RFC 9113, sections 8.2.1 and 8.2.2.
+	// RFC 7541, section 5.1, section 5.2 and section 6.2.2; RFC 9113, section 8.2.1 and section 8.2.2.
 	want := ":status: 200|content-type: text/html|x-long-name-of-ours: " + strings.Repeat("v", 300) + "|alt-svc: clear|content-length: 12"
 	if got := decode(appendResponse(nil, &resp, 12)); got != want {
 		t.Errorf("response\n got %s\nwant %s", got, want)

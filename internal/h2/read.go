@@ -15,7 +15,9 @@ import (
 // RFC 9113, section 3.4: each end sends its SETTINGS first, the client behind
 // 24 bytes that no server of HTTP/1 takes for a request.
 func (c *Conn) begin() error {
-	c.sayHello()
+	c.mu.Lock()
+	c.kickLocked()
+	c.mu.Unlock()
 	if c.role == h2frame.Client {
 		return nil
 	}

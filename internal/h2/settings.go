@@ -35,9 +35,6 @@ func (c *Conn) sayHello() {
 		b = h2frame.AppendWindowUpdate(b, 0, uint32(n))
 	}
 	c.out.append(b)
-	if c.role == h2frame.Server {
-		c.kickLocked()
-	}
 }
 
 func (c *Conn) settings(h h2frame.Header, p []byte) error {
