@@ -57,6 +57,7 @@ type Conn struct {
 	closing  bool      // nothing follows what is in out: the writer closes
 	quiet    sync.Cond // running or writing went down
 	draining drainState
+	drainWhy error
 	changed  func() // Client: streams or slots changed
 
 	idleSince    time.Duration // on the sweep's clock; 0: there are streams
@@ -80,7 +81,8 @@ const (
 func New(wc *wire.Conn, sweep *wire.Sweep, cfg *Config, role h2frame.Role) *Conn {
 	c := &Conn{
 		wc: wc, sweep: sweep, cfg: cfg, role: role, donec: make(chan struct{}),
-		streams: map[uint32]*Stream{}, ids: h2stream.NewIDs(role), peer: h2frame.DefaultSettings(),
+		drainWhy: ErrClosed,
+		streams:  map[uint32]*Stream{}, ids: h2stream.NewIDs(role), peer: h2frame.DefaultSettings(),
 		send: h2stream.NewSendWindow(h2frame.InitialWindow), recv: h2stream.NewRecvWindow(h2frame.InitialWindow),
 		tune: tuning{tuner: h2stream.NewTuner(cfg.StreamWindow, cfg.MaxWindow)},
 	}
@@ -236,7 +238,7 @@ func (c *Conn) checkDrainedLocked() {
 	if c.err != nil || len(c.streams) > 0 || c.running > 0 || c.opened > 0 || (c.draining != drainFinal && c.draining != drainRemote) {
 		return
 	}
-	c.err = &Error{Code: h2frame.NoError, Conn: true, Err: ErrClosed}
+	c.err = &Error{Code: h2frame.NoError, Conn: true, Err: c.drainWhy}
 	c.closing = true
 	c.kickLocked()
 	c.wc.InterruptRead(ErrClosed)

@@ -82,6 +82,7 @@ type Error struct {
 	Err         error // what is known besides; may be nil
 }
 
+// Error says what ended, with which code, and who said so.
 func (e *Error) Error() string {
 	who, what := "sent", "stream"
 	if e.Remote {

@@ -159,7 +159,7 @@ func (c *Conn) turn(now time.Duration) {
 		c.endDrainLocked()
 	}
 	if e == nil && idle && c.role == h2frame.Server && c.draining == drainNone {
-		c.draining = drainBegun
+		c.draining, c.drainWhy = drainBegun, ErrIdle
 		c.endDrainLocked()
 	}
 	c.shrinkLocked()
@@ -174,7 +174,6 @@ var (
 	errUnread      = &Error{Code: h2frame.EnhanceYourCalm, Conn: true, Err: debugText("answers were asked for and not read")}
 	errSlowSection = &Error{Code: h2frame.EnhanceYourCalm, Conn: true, Err: debugText("a frame or a field section did not come in time")}
 	errNoPong      = &Error{Code: h2frame.NoError, Conn: true, Err: ErrPing}
-	errIdle        = &Error{Code: h2frame.NoError, Conn: true, Err: ErrIdle}
 )
 
 // ErrPing and ErrIdle say that a ping was not answered in time, and that nothing
