@@ -59,7 +59,7 @@ func (rt *roundTripper) try(r *http.Request, body []byte, stale int) (*http.Resp
 		reuse = upstream.ReuseNone
 	}
 	d := rt.p.Timeouts.or(defaultTimeouts)
-	u, err := rt.t.get(rt.p, target, upstream.Want{Reuse: reuse, Connect: positive(d.Connect), Watcher: w})
+	u, err := rt.t.get(rt.p, target, d.want(reuse, w))
 	if err != nil {
 		return nil, false, toError(err, 0)
 	}

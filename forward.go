@@ -178,13 +178,14 @@ func (s *Session) connect(p *Peer) *Error {
 		reuse = upstream.ReuseNone
 	}
 	t := s.timeoutsTo(p)
-	u, err := s.proxy.transport().get(p, target, upstream.Want{Reuse: reuse, Connect: positive(t.Connect), Watcher: s.down})
+	u, err := s.proxy.transport().get(p, target, t.want(reuse, s.down))
 	if err != nil {
 		return s.attemptError(err)
 	}
 	if !u.Reused() {
 		s.attempt.Connect = time.Since(s.began) - s.attemptAt
 	}
+	s.attempt.TLS = digestOf(u)
 	s.sentBefore = u.Wire().BytesWritten()
 	s.up, s.h1up, s.wire = u, u, u.Wire()
 	s.boundAttempt(t)

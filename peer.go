@@ -18,12 +18,17 @@ import (
 // first use and may be shared by all sessions; make it once, not per request.
 //
 // Its reuse key, which says what connections are interchangeable, is derived
-// from all that makes them so: Addr, Dial's presence and Unique. Two peers with
-// equal keys share connections.
+// from all that makes them so: Addr, Protocol, all of TLS, Dial's presence and
+// Unique. Two peers with equal keys share connections.
 type Peer struct {
 	// Addr is host:port, or unix:/path. A host is resolved at each connect and
 	// all of its addresses are tried.
 	Addr string
+
+	// TLS, if not nil, secures the connections.
+	TLS *PeerTLS
+	// Protocol is what is spoken on them.
+	Protocol Protocol
 
 	// Name stands for the peer in logs. If empty, Addr is used.
 	Name string
@@ -100,31 +105,38 @@ type Attempt struct {
 	// WritePending is how long writes of the request waited for the origin to
 	// read.
 	WritePending time.Duration
-	Err          *Error // nil if the attempt was complete
+	TLS          *TLSDigest // of the connection; nil: plain
+	Err          *Error     // nil if the attempt was complete
 }
 
 // Timeouts bound waits. Each field: if zero, the default is used; if negative,
 // there is no limit. On a Proxy a zero field leaves the peer's value.
 type Timeouts struct {
-	Connect   time.Duration // making a connection: 5 s
-	FirstByte time.Duration // from the request's end to the response head: 60 s
-	Read      time.Duration // between two reads of the response: 60 s
-	Write     time.Duration // a write of the request that makes no progress: 60 s
-	Idle      time.Duration // an unused connection in the pool: 60 s; negative: no reuse
-	Tunnel    time.Duration // a tunnel in which nothing moves: 1 h
-	Total     time.Duration // the whole session: no limit (Proxy only)
+	Connect time.Duration // making a connection: 5 s
+	// TLSHandshake bounds the handshake after it: 10 s.
+	TLSHandshake time.Duration
+	// ConnectTotal bounds both together: no limit.
+	ConnectTotal time.Duration
+	FirstByte    time.Duration // from the request's end to the response head: 60 s
+	Read         time.Duration // between two reads of the response: 60 s
+	Write        time.Duration // a write of the request that makes no progress: 60 s
+	Idle         time.Duration // an unused connection in the pool: 60 s; negative: no reuse
+	Tunnel       time.Duration // a tunnel in which nothing moves: 1 h
+	Total        time.Duration // the whole session: no limit (Proxy only)
 }
 
 var defaultTimeouts = Timeouts{
-	Connect: 5 * time.Second, FirstByte: 60 * time.Second, Read: 60 * time.Second,
+	Connect: 5 * time.Second, TLSHandshake: 10 * time.Second, FirstByte: 60 * time.Second, Read: 60 * time.Second,
 	Write: 60 * time.Second, Idle: 60 * time.Second, Tunnel: time.Hour,
 }
 
 // or returns t with its zero fields taken from d.
 func (t Timeouts) or(d Timeouts) Timeouts {
 	return Timeouts{
-		orElse(t.Connect, d.Connect), orElse(t.FirstByte, d.FirstByte), orElse(t.Read, d.Read),
-		orElse(t.Write, d.Write), orElse(t.Idle, d.Idle), orElse(t.Tunnel, d.Tunnel), orElse(t.Total, d.Total),
+		Connect: orElse(t.Connect, d.Connect), TLSHandshake: orElse(t.TLSHandshake, d.TLSHandshake),
+		ConnectTotal: orElse(t.ConnectTotal, d.ConnectTotal), FirstByte: orElse(t.FirstByte, d.FirstByte),
+		Read: orElse(t.Read, d.Read), Write: orElse(t.Write, d.Write), Idle: orElse(t.Idle, d.Idle),
+		Tunnel: orElse(t.Tunnel, d.Tunnel), Total: orElse(t.Total, d.Total),
 	}
 }
 
@@ -152,10 +164,16 @@ func (p *Peer) Validate() error {
 		if path == "" {
 			return fmt.Errorf("peer %q has no socket path", p.Addr)
 		}
-		return nil
-	}
-	if _, _, err := net.SplitHostPort(p.Addr); err != nil {
+	} else if _, _, err := net.SplitHostPort(p.Addr); err != nil {
 		return fmt.Errorf("peer %q is not host:port: %w", p.Addr, err)
+	}
+	switch {
+	case p.Protocol > ProtocolH2C:
+		return fmt.Errorf("peer %q: there is no such protocol", p.Addr)
+	case p.TLS != nil:
+		return p.TLS.validate(p)
+	case p.Protocol == ProtocolHTTP2:
+		return fmt.Errorf("peer %q: HTTP/2 without TLS is called h2c", p.Addr)
 	}
 	return nil
 }
@@ -195,6 +213,15 @@ func (p *Peer) build() {
 		Limits: h1.Limits{HeadBytes: head, Fields: maxResponseFields, TargetBytes: head},
 		Rules:  h1.ResponseRules{AcceptBadLength: p.AcceptBadLength},
 	}
+	p.built.Err = p.Protocol.supported()
+	if p.TLS != nil {
+		// What Validate refuses must not lead to a connection that verifies less
+		// than its owner meant.
+		if err := p.TLS.validate(p); err != nil {
+			p.built.Err = err
+		}
+		p.built.TLS = p.TLS.config(p)
+	}
 	p.built.Key = p.reuseKey()
 }
 
@@ -207,7 +234,8 @@ const maxResponseFields = 500
 // preceded by its length, so that no two different lists give one key.
 func (p *Peer) reuseKey() string {
 	var b strings.Builder
-	for _, part := range []string{p.built.Network, p.built.Address, p.Unique, fmt.Sprint(p.Dial != nil)} {
+	parts := []string{p.built.Network, p.built.Address, p.Unique, fmt.Sprint(p.Dial != nil, p.Protocol)}
+	for _, part := range append(parts, p.TLS.identity(p)...) {
 		fmt.Fprintf(&b, "%d:%s,", len(part), part)
 	}
 	return b.String()

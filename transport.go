@@ -2,6 +2,7 @@ package cirque
 
 import (
 	"context"
+	"io"
 	"net"
 	"net/http"
 	"sync"
@@ -25,6 +26,11 @@ type Transport struct {
 	// Dial makes connections for peers without a Dial of their own. If nil, a
 	// net.Dialer does.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+
+	// KeyLog, if not nil, gets the secrets of all TLS connections to peers, in the
+	// format of the file that SSLKEYLOGFILE names elsewhere: whoever reads it reads
+	// them. It is for debugging.
+	KeyLog io.Writer
 
 	once  sync.Once
 	sweep *wire.Sweep
@@ -51,7 +57,7 @@ func (t *Transport) init() {
 			idle = 4096
 		}
 		t.pool = upstream.NewPool(upstream.Config{
-			Sweep: t.sweep, Dial: t.Dial, MaxIdle: max(idle, 0), MaxConns: t.MaxConns,
+			Sweep: t.sweep, Dial: t.Dial, MaxIdle: max(idle, 0), MaxConns: t.MaxConns, KeyLog: t.KeyLog,
 		})
 	})
 }
@@ -75,6 +81,14 @@ func (t *Transport) Close() {
 	t.pool.Close()
 }
 
+// want is what an exchange asks of the pool.
+func (t Timeouts) want(reuse upstream.Reuse, w upstream.Watcher) upstream.Want {
+	return upstream.Want{
+		Reuse: reuse, Watcher: w, Connect: positive(t.Connect),
+		Handshake: positive(t.TLSHandshake), ConnectTotal: positive(t.ConnectTotal),
+	}
+}
+
 // Preconnect makes connections to p until n are idle in the pool, counting those
 // that are, and returns when that is so, ctx ends, or one could not be made. It
 // keeps to all limits, without taking a place from others: where one of them is
@@ -90,7 +104,7 @@ func (t *Transport) Preconnect(ctx context.Context, p *Peer, n int) error {
 	target := p.target()
 	pe := t.entry(p, target)
 	d := p.Timeouts.or(defaultTimeouts)
-	entry, err := t.pool.Preconnect(ctx, pe.entry, target, n, upstream.Want{Connect: positive(d.Connect)})
+	entry, err := t.pool.Preconnect(ctx, pe.entry, target, n, d.want(upstream.ReuseAny, nil))
 	t.note(p, pe, entry)
 	switch cause := context.Cause(ctx); {
 	case err == nil:

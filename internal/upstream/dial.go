@@ -31,6 +31,30 @@ func (p *Pool) dial(e *Entry, t *Target, w Want) (*H1, error) {
 		w.Watcher.Watch(cancelFunc(cancel))
 		defer w.Watcher.Unwatch()
 	}
+	if w.ConnectTotal > 0 {
+		var stop context.CancelFunc
+		ctx, stop = context.WithTimeoutCause(ctx, w.ConnectTotal, errConnectTotal)
+		defer stop()
+	}
+	nc, err := p.connectPlain(ctx, t, w)
+	if err == nil {
+		nc, err = p.secure(ctx, e, t, w, nc)
+	}
+	if err != nil {
+		return nil, err
+	}
+	p.connects.Add(1)
+	u := &H1{pool: p, entry: e, target: t, wc: wire.New(nc, p.sweep)}
+	u.made = p.sweep.Now() // the clock may have stood still before there was a connection
+	u.wc.SetMaxBuffer(t.Limits.HeadBytes)
+	return u, nil
+}
+
+// connectPlain makes a connection without TLS.
+func (p *Pool) connectPlain(ctx context.Context, t *Target, w Want) (net.Conn, error) {
+	if t.Err != nil {
+		return nil, &reason.Error{Reason: reason.ConnectFailed, Err: t.Err}
+	}
 	if w.Connect > 0 {
 		var stop context.CancelFunc
 		ctx, stop = context.WithTimeout(ctx, w.Connect)
@@ -44,11 +68,7 @@ func (p *Pool) dial(e *Entry, t *Target, w Want) (*H1, error) {
 	if err != nil {
 		return nil, dialError(ctx, err)
 	}
-	p.connects.Add(1)
-	u := &H1{pool: p, entry: e, target: t, wc: wire.New(nc, p.sweep)}
-	u.made = p.sweep.Now() // the clock may have stood still before there was a connection
-	u.wc.SetMaxBuffer(t.Limits.HeadBytes)
-	return u, nil
+	return nc, nil
 }
 
 // dialError gives a failed connect its reason.

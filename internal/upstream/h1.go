@@ -24,6 +24,10 @@ const (
 // exchange.Up of one attempt. It belongs to the pool or to the exchange that
 // took it; never to both.
 type H1 struct {
+	// User is the framework's own, for as long as the connection lives. Owned by
+	// the exchange.
+	User any
+
 	// Immutable after dial.
 	pool  *Pool
 	entry *Entry
@@ -201,6 +205,8 @@ func (u *H1) WriteError(err error) error {
 		return &reason.Error{Reason: reason.UpstreamWriteTimeout, Err: err}
 	case errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNRESET):
 		return &reason.Error{Reason: reason.UpstreamReset, Err: err}
+	case isAlert(err):
+		return &reason.Error{Reason: reason.UpstreamTLSAlert, Err: err}
 	default:
 		return reason.Wrap(reason.UpstreamReset, err)
 	}
@@ -284,6 +290,8 @@ func (u *H1) headError(err error) error {
 		r = reason.UpstreamClosed
 	case errors.Is(err, wire.ErrFull):
 		r = reason.UpstreamHeadTooLarge
+	case isAlert(err):
+		r = reason.UpstreamTLSAlert
 	}
 	return reason.Wrap(r, err)
 }

@@ -2,6 +2,8 @@ package upstream
 
 import (
 	"context"
+	"crypto/tls"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -28,8 +30,9 @@ const forgetAfter = 30
 type Config struct {
 	Sweep    *wire.Sweep
 	Dial     func(ctx context.Context, network, address string) (net.Conn, error)
-	MaxIdle  int // idle connections of the whole pool; the least recently used goes first
-	MaxConns int // connections of the whole pool, busy and idle
+	MaxIdle  int       // idle connections of the whole pool; the least recently used goes first
+	MaxConns int       // connections of the whole pool, busy and idle
+	KeyLog   io.Writer // gets the secrets of all handshakes; nil: nobody does
 }
 
 // Pool keeps the idle connections of a process, by reuse key, and counts the
@@ -60,6 +63,7 @@ type Pool struct {
 type Entry struct {
 	key string
 
+	config  *tls.Config // Guarded by mu: nil before the first handshake.
 	mu      sync.Mutex
 	idle    []*H1     // Guarded by mu: the last is the one used last.
 	total   int       // Guarded by mu: busy, idle and being made.
@@ -131,8 +135,10 @@ const (
 // Want is what an exchange asks of the pool.
 type Want struct {
 	Reuse   Reuse
-	Connect time.Duration // bounds a connect; 0: nothing does
-	Watcher Watcher       // tells that the client left; nil: nobody can
+	Watcher Watcher // tells that the client left; nil: nobody can
+	// Connect bounds a connect, Handshake the handshake after it, ConnectTotal
+	// both together; 0: nothing does.
+	Connect, Handshake, ConnectTotal time.Duration
 }
 
 // Get returns a connection for one exchange. It waits for the connect, and in

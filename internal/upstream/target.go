@@ -5,6 +5,7 @@ package upstream
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"time"
 
@@ -21,6 +22,12 @@ type Target struct {
 	Key string
 	// Dial makes the connection; nil means the pool's own way.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+	// TLS secures the connections; nil means that they are plain. What it says is
+	// in the key.
+	TLS *tls.Config
+	// Err, if not nil, is why there can be no connection.
+	Err error
 
 	IdleTimeout time.Duration
 	NoReuse     bool // one exchange per connection
