@@ -69,7 +69,7 @@ func cas(certs ...*testcert.Cert) []*x509.Certificate {
 	return out
 }
 
-// TestPeerVerdicts: row U6. What OpenSSL says of the same certificates is in
+// TestPeerVerdicts: row U6; RFC 9525, section 6. What OpenSSL says of the same certificates is in
 // the outer ring, TestVerdictsAsOpenSSL.
 func TestPeerVerdicts(t *testing.T) {
 	ca, other := testcert.NewCA(t, "CA"), testcert.NewCA(t, "other")
@@ -227,7 +227,7 @@ func equal(a, b []bool) bool {
 }
 
 // TestPeerIdentifiesItself: row U8: an origin that requires a certificate, with
-// an intermediate.
+// an intermediate. RFC 8446, section 6.2: it says so by an alert.
 func TestPeerIdentifiesItself(t *testing.T) {
 	ca, clients := testcert.NewCA(t, "CA"), testcert.NewCA(t, "clients")
 	us := clients.Issue(testcert.Options{Name: "between", CA: true}).Issue(testcert.Options{Name: "us", Client: true})

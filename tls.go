@@ -169,7 +169,7 @@ func (srv *Server) endHandshake(nc net.Conn) {
 // handshakeFailed ends, counts and logs a connection without a session.
 func (srv *Server) handshakeFailed(nc net.Conn, c *conn, err error) {
 	r := handshakeReason(err)
-	if srv.isClosing() {
+	if errors.Is(err, net.ErrClosed) && srv.isClosing() {
 		r = reason.ServerClosed
 	}
 	srv.ends[r].Add(1)

@@ -76,7 +76,7 @@ func (c *Config) Build(o Options) (*Built, error) {
 		Groups:    map[string]*balance.Group{},
 	}
 	for _, u := range c.Upstreams {
-		g, err := u.group()
+		g, err := u.group(c.dir)
 		if err != nil {
 			return nil, err
 		}
@@ -188,7 +188,7 @@ func (r *Route) proxy(g *balance.Group, t *cirque.Transport, before []cirque.Fil
 }
 
 func (t Timeouts) framework() cirque.Timeouts {
-	return cirque.Timeouts{Connect: t.Connect, FirstByte: t.FirstByte, Read: t.Read, Write: t.Write, Tunnel: t.Tunnel}
+	return cirque.Timeouts{Connect: t.Connect, TLSHandshake: t.TLSHandshake, ConnectTotal: t.ConnectTotal, FirstByte: t.FirstByte, Read: t.Read, Write: t.Write, Tunnel: t.Tunnel}
 }
 
 func (f *Forwarding) framework() cirque.Forwarding {
@@ -209,17 +209,23 @@ func orDash(s string) string {
 	return s
 }
 
-func (u *Upstream) group() (*balance.Group, error) {
+func (u *Upstream) group(dir string) (*balance.Group, error) {
+	t, err := u.TLS.peerTLS(dir)
+	if err != nil {
+		return nil, fmt.Errorf("upstreams.%s.tls: %w", u.Name, err)
+	}
 	members := make([]balance.Member, len(u.Peers))
 	for i, p := range u.Peers {
-		members[i] = balance.Member{Peer: u.peer(p), Weight: p.Weight}
+		members[i] = balance.Member{Peer: u.peer(p, t), Weight: p.Weight}
 	}
 	return balance.Weighted(members...)
 }
 
-func (u *Upstream) peer(p *Peer) *cirque.Peer {
+func (u *Upstream) peer(p *Peer, t *cirque.PeerTLS) *cirque.Peer {
 	out := &cirque.Peer{
 		Addr:            p.Address,
+		TLS:             t,
+		Protocol:        protocols[u.Protocol],
 		Timeouts:        u.Timeouts.framework(),
 		MaxConns:        counted(u.MaxConnections),
 		MaxQueue:        u.MaxQueue,

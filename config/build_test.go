@@ -32,6 +32,7 @@ func diff(t *testing.T, what string, want, got any) {
 	t.Helper()
 	opts := cmp.Options{
 		cmpopts.IgnoreUnexported(cirque.Server{}, cirque.Proxy{}, cirque.Peer{}, cirque.Transport{}),
+		cmpopts.IgnoreFields(cirque.Peer{}, "TLS"),
 		cmpopts.IgnoreFields(cirque.Server{}, "Route", "Proxy", "Logger"),
 		cmpopts.IgnoreFields(cirque.Proxy{}, "Peer", "Transport", "Filters"),
 		cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
@@ -59,7 +60,7 @@ func TestBuildEverything(t *testing.T) {
 	diff(t, "route", &cirque.Proxy{
 		Name: "The API", MaxRequestBody: 10e6, AllowConnect: true, DropInterim: true,
 		Timeouts: cirque.Timeouts{
-			Connect: time.Second, FirstByte: 2 * time.Second, Read: 3 * time.Second, Write: 4 * time.Second, Tunnel: -1, Total: 30 * time.Second,
+			Connect: time.Second, TLSHandshake: 2 * time.Second, ConnectTotal: -1, FirstByte: 2 * time.Second, Read: 3 * time.Second, Write: 4 * time.Second, Tunnel: -1, Total: 30 * time.Second,
 		},
 		Retry: cirque.Retry{Attempts: 2, NonIdempotent: true, ReplayBytes: -1, PerTry: time.Second, BudgetPercent: -1},
 		Forwarding: cirque.Forwarding{
@@ -75,8 +76,8 @@ func TestBuildEverything(t *testing.T) {
 	m := b.Groups["api"].Members()
 	diff(t, "weights", []int{1, 3, 0}, []int{m[0].Weight, m[1].Weight, m[2].Weight})
 	diff(t, "peer", &cirque.Peer{
-		Addr:     "[::1]:80",
-		Timeouts: cirque.Timeouts{Connect: time.Second, FirstByte: -1, Read: -1, Write: -1, Tunnel: time.Minute, Idle: -time.Second},
+		Addr: "[::1]:80", Protocol: cirque.ProtocolHTTP1,
+		Timeouts: cirque.Timeouts{Connect: time.Second, TLSHandshake: 2 * time.Second, ConnectTotal: 3 * time.Second, FirstByte: -1, Read: -1, Write: -1, Tunnel: time.Minute, Idle: -time.Second},
 		MaxConns: 10, MaxQueue: -1, QueueTimeout: -1, MaxRequests: 100, MaxAge: time.Hour, MaxHeadBytes: 1 << 20, AcceptBadLength: true,
 	}, m[1].Peer)
 	diff(t, "pool", &cirque.Transport{MaxIdleConns: -1, MaxConns: 10000}, b.Transport)
@@ -97,7 +98,7 @@ func TestBuildDefaults(t *testing.T) {
 	}, b.Proxies[0])
 	diff(t, "peer", &cirque.Peer{
 		Addr: "localhost:9000", MaxQueue: 1024, MaxHeadBytes: 64 << 10,
-		Timeouts: cirque.Timeouts{Connect: 5 * time.Second, FirstByte: time.Minute, Read: time.Minute, Write: time.Minute, Tunnel: time.Hour, Idle: time.Minute},
+		Timeouts: cirque.Timeouts{Connect: 5 * time.Second, TLSHandshake: 10 * time.Second, ConnectTotal: -1, FirstByte: time.Minute, Read: time.Minute, Write: time.Minute, Tunnel: time.Hour, Idle: time.Minute},
 	}, b.Groups["web"].Members()[0].Peer)
 	diff(t, "pool", &cirque.Transport{MaxIdleConns: 4096}, b.Transport)
 }

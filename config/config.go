@@ -53,6 +53,7 @@ func parse(name string, data []byte, files bool) (*Config, error) {
 	r.check()
 	if files {
 		r.loadTLS()
+		r.loadUpstreamTLS()
 	}
 	if len(r.errs) > 0 {
 		return nil, r.sorted()
@@ -103,6 +104,7 @@ func (r *reader) check() {
 	for _, u := range r.cfg.Upstreams {
 		r.checkPeers(u)
 		r.checkPreconnect(u)
+		r.checkUpstreamTLS(u)
 	}
 }
 

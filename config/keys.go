@@ -163,6 +163,8 @@ func timeoutKeys(defaults bool) []key[Timeouts] {
 	}
 	return []key[Timeouts]{
 		k("connect", "5s", func(t *Timeouts) *time.Duration { return &t.Connect }, "Making a connection."),
+		k("tls_handshake", "10s", func(t *Timeouts) *time.Duration { return &t.TLSHandshake }, "The TLS handshake after it."),
+		k("connect_total", "off", func(t *Timeouts) *time.Duration { return &t.ConnectTotal }, "Both together."),
 		k("first_byte", "60s", func(t *Timeouts) *time.Duration { return &t.FirstByte },
 			"From the request's end to the response's head."),
 		k("read", "60s", func(t *Timeouts) *time.Duration { return &t.Read }, "Between two reads of a response."),
@@ -214,6 +216,10 @@ var upstreamKind = object(
 	at("peers", list(short(peerKind, peerAddress, func(p *Peer) *string { return &p.Address }), nil),
 		func(u *Upstream) *[]*Peer { return &u.Peers }, "",
 		"The endpoints: host:port or unix:/path, or a mapping with address and weight. Each gets its turn as often as its weight says.").must(),
+	at("tls", optional(upstreamTLSKind), func(u *Upstream) **UpstreamTLS { return &u.TLS }, "",
+		"Speak TLS to the peers. {} verifies them by the system's CAs and the host in their addresses.").unset("plain"),
+	at("protocol", oneOf("auto", "http1", "http2", "h2c"), func(u *Upstream) *string { return &u.Protocol }, "auto",
+		"What is spoken: auto lets the handshake decide with TLS, and is HTTP/1 without; http2 is HTTP/2 with TLS, h2c without."),
 	at("timeouts", object(append(
 		lift(func(t *UpstreamTimeouts) *Timeouts { return &t.Timeouts }, timeoutKeys(true)),
 		at("idle", duration(noOff), func(t *UpstreamTimeouts) *time.Duration { return &t.Idle }, "60s",
@@ -252,6 +258,8 @@ var poolKind = object(
 		"The unused connections; the one that is unused for the longest time goes first."),
 	at("max_connections", count(1, maxCount, orOff), func(p *Pool) *int { return &p.MaxConnections }, "off",
 		"All connections, busy and unused."),
+	at("ssl_key_log", boolean, func(p *Pool) *bool { return &p.SSLKeyLog }, "false",
+		"Append the secrets of TLS connections to peers to the file that the environment variable SSLKEYLOGFILE names. Whoever reads it can read them: for debugging."),
 )
 
 var adminKind = object(

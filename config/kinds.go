@@ -60,6 +60,14 @@ func text(what string, check func(string) string) kind[string] {
 	return textSchema(what, check, map[string]any{"type": "string", "minLength": 1})
 }
 
+// dumpText writes a text that is not set as nothing.
+func dumpText(v string) *yaml.Node {
+	if v == "" {
+		return nil
+	}
+	return scalar("!!str", v)
+}
+
 func textSchema(what string, check func(string) string, schema map[string]any) kind[string] {
 	return scalarKind(what, strTag, func(s string, dst *string) string {
 		if s == "" {
@@ -70,12 +78,7 @@ func textSchema(what string, check func(string) string, schema map[string]any) k
 			return check(s)
 		}
 		return ""
-	}, func(v string) *yaml.Node {
-		if v == "" {
-			return nil
-		}
-		return scalar("!!str", v)
-	}, schema)
+	}, dumpText, schema)
 }
 
 // boolean is true or false.

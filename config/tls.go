@@ -5,11 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
-
-	"go.yaml.in/yaml/v4"
 
 	"github.com/cirqueproxy/cirque/listen"
 )
@@ -119,6 +116,8 @@ var ticketsKind = object(
 		"How long a key makes tickets. They are taken for two more such times."),
 )
 
+var tlsVersions = map[string]uint16{"1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}
+
 // tlsVersion is a version of TLS, quoted or not.
 var tlsVersion = scalarKind("1.2 or 1.3", numberTags, func(s string, dst *string) string {
 	if s != "1.2" && s != "1.3" {
@@ -126,12 +125,7 @@ var tlsVersion = scalarKind("1.2 or 1.3", numberTags, func(s string, dst *string
 	}
 	*dst = s
 	return ""
-}, func(v string) *yaml.Node {
-	if v == "" {
-		return nil
-	}
-	return scalar("!!str", v)
-}, map[string]any{"enum": []any{"1.2", "1.3", 1.2, 1.3}})
+}, dumpText, map[string]any{"enum": []any{"1.2", "1.3", 1.2, 1.3}})
 
 // checkServerName accepts what a client can ask for in a handshake, and a
 // wildcard for the first label.
@@ -199,7 +193,7 @@ func (t *TLS) load(dir string) (*listen.TLS, []fileError) {
 	out := &listen.TLS{
 		RefuseUnknownNames: t.RefuseUnknownNames, HandshakeTimeout: t.HandshakeTimeout, NoTickets: !t.Tickets.Enabled,
 	}
-	out.Certificates = t.certificates(dir, &errs)
+	out.Certificates = loadPairs(dir, t.Certificates, &errs)
 	var err error
 	if t.Tickets.Enabled {
 		out.Tickets = listen.NewTickets(t.Tickets.Rotate)
@@ -223,10 +217,11 @@ func (t *TLS) load(dir string) (*listen.TLS, []fileError) {
 	return out, errs
 }
 
-func (t *TLS) certificates(dir string, errs *[]fileError) *listen.Certificates {
+// loadPairs reads certificates and their keys.
+func loadPairs(dir string, list []*KeyPair, errs *[]fileError) *listen.Certificates {
 	var pairs []listen.KeyPair
 	var from []*KeyPair
-	for _, p := range t.Certificates {
+	for _, p := range list {
 		if p.Cert != "" && p.Key != "" { // else that was said
 			pairs, from = append(pairs, listen.KeyPair{Cert: inDir(dir, p.Cert), Key: inDir(dir, p.Key)}), append(from, p)
 		}
@@ -245,10 +240,7 @@ func (t *TLS) certificates(dir string, errs *[]fileError) *listen.Certificates {
 }
 
 func (p *TLSPolicy) policy(dir string, errs *[]fileError) listen.Policy {
-	var out listen.Policy
-	if p.MinVersion == "1.3" {
-		out.MinVersion = tls.VersionTLS13
-	}
+	out := listen.Policy{MinVersion: tlsVersions[p.MinVersion]}
 	c := p.ClientAuth
 	if c == nil || c.Mode == "off" || c.CA == "" {
 		return out
@@ -281,12 +273,5 @@ func (t *TLS) listen(dir string) (*listen.TLS, error) {
 		return t.built, nil
 	}
 	out, errs := t.load(dir)
-	if len(errs) > 0 {
-		texts := make([]string, len(errs))
-		for i, e := range errs {
-			texts[i] = e.text
-		}
-		return nil, errors.New(strings.Join(slices.Compact(texts), "\n"))
-	}
-	return out, nil
+	return out, joinFileErrors(errs)
 }

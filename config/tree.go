@@ -83,7 +83,7 @@ type Settings struct {
 
 // Timeouts bound the waits for origins.
 type Timeouts struct {
-	Connect, FirstByte, Read, Write, Tunnel time.Duration
+	Connect, TLSHandshake, ConnectTotal, FirstByte, Read, Write, Tunnel time.Duration
 }
 
 // RouteTimeouts are Timeouts, of which a zero one leaves the upstream's value,
@@ -132,6 +132,8 @@ type Field struct{ Name, Value string }
 type Upstream struct {
 	Name            string
 	Peers           []*Peer
+	TLS             *UpstreamTLS // nil: plain
+	Protocol        string
 	Timeouts        UpstreamTimeouts
 	KeepAlive       bool
 	Preconnect      int
@@ -153,6 +155,7 @@ type Peer struct {
 // Pool bounds the connections to all upstreams together.
 type Pool struct {
 	MaxIdle        int
+	SSLKeyLog      bool
 	MaxConnections int
 }
 

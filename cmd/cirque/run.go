@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"sync"
 	"time"
 
@@ -48,6 +50,15 @@ func run(cmd *cobra.Command, file string, grace time.Duration) error {
 	if err != nil {
 		return err
 	}
+	secrets, err := openKeyLog(c.Pool.SSLKeyLog)
+	if err != nil {
+		return err
+	}
+	if secrets != nil {
+		defer secrets.Close()
+		logger.Warn("the secrets of TLS connections to peers are written", "file", secrets.Name())
+		b.Transport.KeyLog = secrets
+	}
 	sigc := catchSignals()
 	services, err := bindAll(b)
 	if err != nil {
@@ -85,6 +96,19 @@ func keepReady(b *config.Built) (stop func()) {
 		cancel()
 		wg.Wait()
 	}
+}
+
+// openKeyLog opens the file that SSLKEYLOGFILE names, where the configuration
+// wants it.
+func openKeyLog(on bool) (*os.File, error) {
+	path := os.Getenv("SSLKEYLOGFILE")
+	switch {
+	case !on:
+		return nil, nil
+	case path == "":
+		return nil, errors.New("pool.ssl_key_log is on and the environment has no SSLKEYLOGFILE")
+	}
+	return os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 }
 
 // bindAll binds all listeners, or none.
