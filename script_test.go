@@ -445,6 +445,7 @@ var settings = map[string]func(*script, string) error{
 	"tunnel-timeout":     durationSetting(func(s *script) *time.Duration { return &s.proxy.Timeouts.Tunnel }),
 	"per-try":            durationSetting(func(s *script) *time.Duration { return &s.proxy.Retry.PerTry }),
 	"half-close":         boolSetting(func(s *script) *bool { return &s.srv.AllowHalfClose }),
+	"h2c":                boolSetting(func(s *script) *bool { return &s.srv.H2C }),
 	"drain-early":        boolSetting(func(s *script) *bool { return &s.srv.DrainEarlyUploads }),
 	"both-lengths":       boolSetting(func(s *script) *bool { return &s.srv.AcceptBothLengths }),
 	"allow-connect":      boolSetting(func(s *script) *bool { return &s.proxy.AllowConnect }),

@@ -227,7 +227,7 @@ func (srv *Server) serveHTTP(nc net.Conn, c *conn, done func()) {
 		cc = c.h2
 	} else {
 		c.h1 = downstream.NewH1(wc, srv.sweep, &srv.cfg)
-		c.h1.User = c
+		c.h1.User, c.h1.Sniffed = c, srv.H2C && c.tls == nil
 		cc = c.h1
 	}
 	srv.mu.Lock()

@@ -185,15 +185,44 @@ func TestTLSReasons(t *testing.T) {
 	}
 }
 
-// TestTLSProtocolRefused: row T3: no overlap is fatal, also where HTTP/2 alone
-// is offered. RFC 7301, section 3.2.
-func TestTLSProtocolRefused(t *testing.T) {
-	b := newTLSBed(t, http.HandlerFunc(hello))
-	b.t.Protocols = []string{"h2"}
-	cfg := b.config("a.test")
-	cfg.NextProtos = []string{"http/1.1"}
-	if _, err := b.dial(cfg); err == nil || !strings.Contains(err.Error(), "no application protocol") {
-		t.Errorf("got %v", err)
+// TestTLSProtocols: rows T3 and T4: what ALPN agrees on, and that no overlap is
+// fatal, also where HTTP/2 alone is offered. RFC 7301, section 3.2; RFC 9113,
+// section 3.2.
+func TestTLSProtocols(t *testing.T) {
+	both, h1, h2 := []string{"h2", "http/1.1"}, []string{"http/1.1"}, []string{"h2"}
+	for _, c := range []struct {
+		ours, theirs []string
+		want         string
+		refused      string // a part of the client's error
+	}{
+		{nil, both, "h2", ""},
+		{nil, h1, "http/1.1", ""},
+		{nil, nil, "", ""},
+		{nil, []string{"spdy/3"}, "", "no application protocol"},
+		{h1, both, "http/1.1", ""},
+		{h1, h2, "", "no application protocol"},
+		{h2, both, "h2", ""},
+		{h2, h1, "", "no application protocol"},
+		{h2, nil, "", "remote error"},
+		{[]string{"http/1.1", "h2"}, both, "http/1.1", ""},
+		{[]string{"of-ours", "http/1.1"}, []string{"of-ours"}, "of-ours", ""},
+	} {
+		b := newTLSBed(t, http.HandlerFunc(hello))
+		b.t.Protocols = c.ours
+		cfg := b.config("a.test")
+		cfg.NextProtos = c.theirs
+		conn, err := b.dial(cfg)
+		switch {
+		case c.refused != "" && (err == nil || !strings.Contains(err.Error(), c.refused)):
+			t.Errorf("%q for a client with %q: got %v", c.ours, c.theirs, err)
+		case c.refused != "":
+			b.srv.Shutdown(t.Context())
+			if n := b.srv.Stats().Ends[reason.TLSProtocol]; n != 1 {
+				t.Errorf("%q for a client with %q: the ends are %v", c.ours, c.theirs, b.srv.Stats().Ends)
+			}
+		case err != nil || conn.ConnectionState().NegotiatedProtocol != c.want:
+			t.Errorf("%q for a client with %q: got %q, %v", c.ours, c.theirs, conn.ConnectionState().NegotiatedProtocol, err)
+		}
 	}
 }
 

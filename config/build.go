@@ -160,6 +160,8 @@ func (l *Listener) server() *cirque.Server {
 		AllowHalfClose:    l.AllowHalfClose,
 		DrainEarlyUploads: l.DrainEarlyUploads,
 		AcceptBothLengths: l.AcceptBothLengths,
+		H2C:               l.H2C,
+		HTTP2:             l.HTTP2.framework(),
 	}
 	for _, p := range l.AllowPaths {
 		srv.AllowPaths = append(srv.AllowPaths, pathProblems[*p])

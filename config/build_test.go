@@ -4,6 +4,7 @@ import (
 	"github.com/cirqueproxy/cirque/listen"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -56,7 +57,11 @@ func TestBuildEverything(t *testing.T) {
 		WriteTimeout: time.Hour, ParkAfter: -1, MinBodyRate: -1, MaxHeaderBytes: 8 << 10, MaxFields: 10, MaxTargetBytes: 1000,
 		MaxRequests: 5, MaxConns: 1000, DrainBytes: -1, DrainTimeout: 3 * time.Second, AllowHalfClose: true, DrainEarlyUploads: true, AcceptBothLengths: true,
 		AllowPaths: []message.PathProblem{message.PathHiddenSeparator, message.PathBadEscape},
+		HTTP2:      cirque.HTTP2{MaxStreams: 50, StreamWindow: 1 << 20, ConnWindow: 2 << 20, MaxWindow: 16 << 20, MaxCookies: 20, PingEvery: -1, PingTimeout: time.Second},
 	}, b.Servers[0].Server)
+	if got := b.Servers[0].TLS.Protocols; !slices.Equal(got, []string{"http/1.1", "h2"}) || !b.Servers[2].H2C {
+		t.Errorf("protocols %q, h2c %v", got, b.Servers[2].H2C)
+	}
 	diff(t, "route", &cirque.Proxy{
 		Name: "The API", MaxRequestBody: 10e6, AllowConnect: true, DropInterim: true,
 		Timeouts: cirque.Timeouts{
@@ -90,6 +95,10 @@ func TestBuildDefaults(t *testing.T) {
 	diff(t, "listener", &cirque.Server{
 		Addr: ":80", ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 75 * time.Second, BodyTimeout: time.Minute, WriteTimeout: time.Minute,
 		ParkAfter: 5 * time.Second, MinBodyRate: 240, MaxHeaderBytes: 64 << 10, MaxFields: 100, MaxTargetBytes: 16 << 10, DrainBytes: 256 << 10, DrainTimeout: 2 * time.Second,
+		HTTP2: cirque.HTTP2{
+			MaxStreams: 100, StreamWindow: 64 << 10, ConnWindow: 256 << 10, MaxWindow: 4 << 20, MaxCookies: 512,
+			PingEvery: 30 * time.Second, PingTimeout: 5 * time.Second,
+		},
 	}, b.Servers[0].Server)
 	diff(t, "route", &cirque.Proxy{
 		Name: "default", Timeouts: cirque.Timeouts{Total: -1},

@@ -97,6 +97,7 @@ func (r *reader) check() {
 	r.checkNames()
 	r.checkRoutes()
 	for _, l := range r.cfg.Listeners {
+		r.checkProtocols(l)
 		if l.TLS != nil {
 			r.checkTLS(l)
 		}

@@ -33,6 +33,10 @@ var listenerKind = object(
 		"host:port, :port for all addresses of the machine, or unix:/path. Port 0 takes a free one. A socket file has mode 0660; one that is left over is removed.").must(),
 	at("tls", optional(tlsKind), func(l *Listener) **TLS { return &l.TLS }, "",
 		"Serve HTTPS.").unset("plain HTTP"),
+	at("h2c", boolean, func(l *Listener) *bool { return &l.H2C }, "false",
+		"Also take HTTP/2 without TLS, on the same port as HTTP/1.1, from clients that know beforehand that it is spoken. With tls the handshake settles it; see tls.protocols."),
+	at("http2", http2Kind, func(l *Listener) *HTTP2 { return &l.HTTP2 }, "",
+		"How much the connections of HTTP/2 clients may use, besides timeouts and limits."),
 	at("timeouts", object(
 		at("head", duration(orOff), func(t *ListenerTimeouts) *time.Duration { return &t.Head }, "10s",
 			"A request head, from its first byte to its last."),

@@ -16,6 +16,7 @@ type TLS struct {
 	Certificates       []*KeyPair
 	RefuseUnknownNames bool
 	HandshakeTimeout   time.Duration
+	Protocols          []*string // the preferred first; empty: all, HTTP/2 first
 	TLSPolicy
 	Names   []*TLSName
 	Tickets Tickets
@@ -73,6 +74,8 @@ var tlsKind = object(append([]key[TLS]{
 		"The certificates, found by the name that the client asks for: the exact name, then a wildcard for its first label, then the first of the list. Of several for one name, such as an ECDSA and an RSA one, a client gets the first that it understands. Files are read again when they change.").must(),
 	at("refuse_unknown_names", boolean, func(t *TLS) *bool { return &t.RefuseUnknownNames }, "false",
 		"End the handshakes of clients that ask for a name that no certificate is for. Otherwise they get the first."),
+	at("protocols", list(oneOf("http2", "http1"), nil), func(t *TLS) *[]*string { return &t.Protocols }, "",
+		"What is spoken, the preferred first: a list of http2 and http1. The handshake of a client that speaks nothing of it fails.").unset("[http2, http1]"),
 	at("handshake_timeout", duration(orOff), func(t *TLS) *time.Duration { return &t.HandshakeTimeout }, "10s",
 		"A handshake, from the accept to its end."),
 	at("tickets", ticketsKind, func(t *TLS) *Tickets { return &t.Tickets }, "",
@@ -194,6 +197,9 @@ func (t *TLS) load(dir string) (*listen.TLS, []fileError) {
 		RefuseUnknownNames: t.RefuseUnknownNames, HandshakeTimeout: t.HandshakeTimeout, NoTickets: !t.Tickets.Enabled,
 	}
 	out.Certificates = loadPairs(dir, t.Certificates, &errs)
+	for _, p := range t.Protocols {
+		out.Protocols = append(out.Protocols, alpn[*p])
+	}
 	var err error
 	if t.Tickets.Enabled {
 		out.Tickets = listen.NewTickets(t.Tickets.Rotate)
@@ -255,6 +261,9 @@ func (p *TLSPolicy) policy(dir string, errs *[]fileError) listen.Policy {
 	}
 	return out
 }
+
+// alpn are the names that handshakes have for protocols.
+var alpn = map[string]string{"http1": "http/1.1", "http2": "h2"}
 
 // inDir returns a path that begins at the configuration's directory.
 func inDir(dir, path string) string {

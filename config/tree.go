@@ -21,6 +21,8 @@ type Listener struct {
 	Name              string
 	Address           string
 	TLS               *TLS // nil: plain
+	H2C               bool
+	HTTP2             HTTP2
 	Timeouts          ListenerTimeouts
 	Limits            ListenerLimits
 	Socket            *Socket // nil: the system's defaults

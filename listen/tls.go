@@ -4,8 +4,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/cirqueproxy/cirque/reason"
 )
 
 // TLS says how the TLS handshakes of a listener are done. With Certificates
@@ -30,7 +33,8 @@ type TLS struct {
 	Names []NamePolicy
 
 	// Protocols are offered by ALPN, the preferred first. If nil, all that a
-	// Server speaks. A client that asks for others only is refused.
+	// Server speaks: "h2" and "http/1.1". A client that asks for others only is
+	// refused, and one that asks for none if HTTP/2 alone is offered.
 	Protocols []string
 	// HandshakeTimeout bounds a handshake, from the accept to its end. If zero,
 	// 10 s. If negative, there is no limit.
@@ -206,10 +210,27 @@ func (a *Acceptor) find(name []byte) *terms {
 // configFor returns the configuration of one handshake.
 func (a *Acceptor) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	c, err := a.find([]byte(strings.ToLower(hello.ServerName))).config(time.Now())
-	if err == nil && refusesALPN(c.NextProtos, hello.SupportedProtos) {
+	switch {
+	case err != nil:
+		return nil, err
+	case len(hello.SupportedProtos) == 0 && onlyHTTP2(c.NextProtos):
+		return nil, errNoALPN
+	case refusesALPN(c.NextProtos, hello.SupportedProtos):
 		return noProtocol, nil
 	}
-	return c, err
+	return c, nil
+}
+
+// errNoALPN ends the handshake of a client that does not say what it speaks, which
+// is HTTP/1, where that is not spoken.
+//
+// RFC 9113, section 3.2: HTTP/2 over TLS is agreed on by ALPN and by nothing else.
+var errNoALPN = &reason.Error{Reason: reason.TLSProtocol, Err: errors.New("the client does not ask for HTTP/2, and nothing else is spoken here")}
+
+// onlyHTTP2 reports whether of the two protocols that a Server speaks HTTP/2 alone
+// is offered.
+func onlyHTTP2(protocols []string) bool {
+	return slices.Contains(protocols, "h2") && !slices.Contains(protocols, "http/1.1")
 }
 
 // refusesALPN reports whether a client wants only protocols that are not

@@ -16,6 +16,7 @@ import (
 func newProxy() *cobra.Command {
 	var addr string
 	var to []string
+	var h2c bool
 	var grace time.Duration
 	cmd := &cobra.Command{
 		Use:     "proxy --to HOST:PORT[,HOST:PORT...]",
@@ -27,6 +28,7 @@ func newProxy() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			srv.H2C = h2c
 			l, err := listen.Listen(cmd.Context(), addr, listen.Options{})
 			if err != nil {
 				return err
@@ -37,6 +39,7 @@ func newProxy() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&addr, "listen", ":8080", "`address` to listen on: host:port, :port or unix:/path")
 	cmd.Flags().StringSliceVar(&to, "to", nil, "origins to proxy to: host:port or unix:/path, in turn")
+	cmd.Flags().BoolVar(&h2c, "h2c", false, "also take HTTP/2 without TLS from clients, on the same port")
 	cmd.Flags().DurationVar(&grace, "grace", 30*time.Second, "how long running requests may take after SIGTERM")
 	_ = cmd.MarkFlagRequired("to")
 	return cmd

@@ -34,6 +34,9 @@ type H1 struct {
 
 	// User is the Handler's own: it keeps what it reuses from request to request.
 	User any
+	// Sniffed says that the client may have meant to speak HTTP/2, which is taken on
+	// the same port. Immutable after the first request.
+	Sniffed bool
 
 	// Owned by the connection's goroutine.
 	req       message.Request
@@ -289,7 +292,7 @@ func (c *H1) readHead() headResult {
 	}
 	c.activate()
 	n, herr, ok := c.completeHead()
-	if !ok {
+	if !ok || c.unspoken() {
 		return headNone
 	}
 	c.begin()
@@ -305,6 +308,20 @@ func (c *H1) readHead() headResult {
 	}
 	c.accept()
 	return headRead
+}
+
+// unspoken reports whether a client of a port for HTTP/1 and HTTP/2 begins with
+// neither: nobody can say in which of the two an answer would be understood.
+//
+// RFC 9113, section 3.4: an invalid preface ends the connection, and a GOAWAY may be
+// left out since the client does not seem to speak HTTP/2. RFC 9112, section 3: a 400
+// for an invalid request line is only recommended.
+func (c *H1) unspoken() bool {
+	if !c.Sniffed || c.requests > 0 || h1.BeginsRequest(c.wc.Buffered()) {
+		return false
+	}
+	c.end = reason.ProtocolError
+	return true
 }
 
 // parseError returns err as what it always is.

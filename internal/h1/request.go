@@ -114,6 +114,23 @@ func parseVersion(v []byte) (minor int, err error) {
 	return min(int(v[7]-'0'), 1), nil
 }
 
+// BeginsRequest reports whether the first line of b is a request line of HTTP/1, be
+// it a bad one: its last word is a version. A line without an end is taken for one.
+//
+// RFC 9112, section 3; RFC 9113, section 3.4: the line that HTTP/2 begins with was
+// made to be none.
+func BeginsRequest(b []byte) bool {
+	b = b[skipEmptyLines(b):]
+	end := bytes.IndexByte(b, '\n')
+	if end < 0 {
+		return true
+	}
+	line := bytes.TrimSuffix(b[:end], []byte("\r"))
+	word := bytes.LastIndexByte(line, ' ') + 1
+	_, err := parseVersion(line[word:])
+	return word > 0 && err != errVersion && string(line) != "PRI * HTTP/2.0"
+}
+
 // requestHost: RFC 9112, section 3.2: a request of HTTP/1.1 has exactly one
 // valid Host field, also when its target is in absolute-form.
 func requestHost(f *fieldFacts, meta *RequestMeta) error {

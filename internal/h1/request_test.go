@@ -164,6 +164,33 @@ func TestParseRequestMeta(t *testing.T) {
 	}
 }
 
+// TestBeginsRequest: RFC 9112, section 3: the last word of a request line is a
+// version. RFC 9113, section 3.4.
+func TestBeginsRequest(t *testing.T) {
+	for in, want := range map[string]bool{
+		"":                                  true,
+		"GET":                               true,
+		"\x00\x00\x00":                      true,
+		"GET / HTTP/1.1\r\n":                true,
+		"GET / HTTP/1.1\n":                  true,
+		"\r\nGET / HTTP/1.0\r\n\r\n":        true,
+		"GET  /a b HTTP/1.1\r\nHost: a\r\n": true,
+		"GET / HTTP/3.0\r\n":                true,
+		"PRI * HTTP/1.1\r\n":                true,
+		"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n":  false,
+		"INVALID CONNECTION PREFACE\r\n":    false,
+		"GET /\r\n":                         false,
+		"HTTP/1.1\r\n":                      false,
+		"GET / HTTP/1\r\n\r\n":              false,
+		"GET / http/1.1\r\n":                false,
+		"\x16\x03\x01 \n":                   false,
+	} {
+		if got := BeginsRequest([]byte(in)); got != want {
+			t.Errorf("%q: got %v, want %v", in, got, want)
+		}
+	}
+}
+
 func TestExpectationOfOldClientIsDropped(t *testing.T) {
 	// RFC 9110, section 10.1.1.
 	req, _, err := parseLines("PUT / HTTP/1.0", "Expect: 100-continue", "Content-Length: 1")
