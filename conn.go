@@ -89,7 +89,7 @@ func (s *Session) reset(down exchange.Down) {
 			b.clear()
 		}
 	}
-	s.peer, s.up, s.h1up, s.wire, s.lastErr = nil, nil, nil, nil, nil
+	s.peer, s.up, s.h1up, s.wire, s.upConn, s.lastErr = nil, nil, nil, nil, nil, nil
 	s.attempt = Attempt{}
 	s.attempts, s.stale, s.interims, s.idLen, s.localFrom = 0, 0, 0, 0, -1
 	s.phase, s.sentBody = phaseRequest, 0

@@ -108,7 +108,7 @@ func fromHTTP(req *message.Request, r *http.Request, length int64) {
 }
 
 // toHTTP makes a net/http response of a message whose body is still on u.
-func toHTTP(r *http.Request, resp *message.Response, u *upstream.H1, w *contextWatcher) *http.Response {
+func toHTTP(r *http.Request, resp *message.Response, u upstream.Up, w *contextWatcher) *http.Response {
 	cleanResponse(resp, false)
 	h := &http.Response{
 		Status: http.StatusText(resp.Status), StatusCode: resp.Status,
@@ -128,7 +128,7 @@ func toHTTP(r *http.Request, resp *message.Response, u *upstream.H1, w *contextW
 
 // responseReader is the body of a response on a pooled connection.
 type responseReader struct {
-	u      *upstream.H1
+	u      upstream.Up
 	w      *contextWatcher
 	rest   []byte
 	last   bool
@@ -146,12 +146,12 @@ func (b *responseReader) Read(p []byte) (int, error) {
 	}
 	for len(b.rest) == 0 {
 		if b.last {
-			b.end((*upstream.H1).Release)
+			b.end(upstream.Up.Release)
 			return 0, io.EOF
 		}
 		var err error
 		if b.rest, b.last, err = b.u.ReadBody(); err != nil {
-			b.end((*upstream.H1).Close)
+			b.end(upstream.Up.Close)
 			return 0, toError(err, 0)
 		}
 	}
@@ -168,11 +168,11 @@ func (b *responseReader) Close() error {
 	b.w.cancel(http.ErrBodyReadAfterClose) // ends a Read that waits
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.end((*upstream.H1).Close)
+	b.end(upstream.Up.Close)
 	return nil
 }
 
-func (b *responseReader) end(how func(*upstream.H1)) {
+func (b *responseReader) end(how func(upstream.Up)) {
 	b.once.Do(func() {
 		b.w.Unwatch()
 		how(b.u)

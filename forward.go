@@ -134,6 +134,8 @@ func (s *Session) noteWire() {
 		s.attempt.Sent = s.wire.BytesWritten() - s.sentBefore
 		s.attempt.WritePending = s.wire.WritePending()
 		s.wire = nil
+	} else if h2, ok := s.up.(*upstream.H2); ok {
+		s.attempt.Sent = h2.BytesSent()
 	}
 }
 
@@ -186,10 +188,13 @@ func (s *Session) connect(p *Peer) *Error {
 		s.attempt.Connect = time.Since(s.began) - s.attemptAt
 	}
 	s.attempt.TLS = digestOf(u)
-	s.sentBefore = u.Wire().BytesWritten()
-	s.up, s.h1up, s.wire = u, u, u.Wire()
+	s.up, s.upConn = u, u.NetConn()
+	if h1, ok := u.(*upstream.H1); ok {
+		s.h1up, s.wire = h1, h1.Wire()
+		s.sentBefore = s.wire.BytesWritten()
+		s.wire.ResetWritePending()
+	}
 	s.boundAttempt(t)
-	s.wire.ResetWritePending()
 	return nil
 }
 

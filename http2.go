@@ -56,3 +56,10 @@ func (h HTTP2) config(srv *Server) *h2.Config {
 	c.Connect = true
 	return &c
 }
+
+// upstream returns the limits of connections to a peer.
+func (h HTTP2) upstream(head int) *h2.Config {
+	c := h.defaults()
+	c.HeadBytes, c.Fields = head, maxResponseFields
+	return &c
+}

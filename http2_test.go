@@ -7,10 +7,13 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io"
+	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/cirqueproxy/cirque"
@@ -44,6 +47,7 @@ func matrixOrigin(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/plain")
 		_ = http.NewResponseController(w).EnableFullDuplex()
 		w.Header().Set("X-Method", r.Method)
+		w.Header().Set("X-Proto", fmt.Sprint("h", r.ProtoMajor))
 		w.Header().Set("X-Cookie", r.Header.Get("Cookie"))
 		_, _ = io.Copy(w, r.Body)
 	case "/trailer":
@@ -62,7 +66,35 @@ func matrixOrigin(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func startMatrixServer(t *testing.T, origin string) (plain, secure string, pool *x509.CertPool) {
+// matrixPeer starts an origin that speaks one protocol, and returns the peer for it.
+func matrixPeer(t *testing.T, protocol string) *cirque.Peer {
+	t.Helper()
+	o := httptest.NewUnstartedServer(http.HandlerFunc(matrixOrigin))
+	o.Config.ErrorLog = log.New(io.Discard, "", 0)
+	o.Config.Protocols = new(http.Protocols)
+	p := &cirque.Peer{}
+	switch protocol {
+	case "h1", "h1+TLS":
+		o.Config.Protocols.SetHTTP1(true)
+	case "h2c":
+		o.Config.Protocols.SetUnencryptedHTTP2(true)
+		p.Protocol = cirque.ProtocolH2C
+	case "h2":
+		o.Config.Protocols.SetHTTP2(true)
+		o.EnableHTTP2 = true
+	}
+	if protocol == "h1" || protocol == "h2c" {
+		o.Start()
+	} else {
+		o.StartTLS()
+		p.TLS = &cirque.PeerTLS{CAs: []*x509.Certificate{o.Certificate()}, ServerName: "example.com"}
+	}
+	t.Cleanup(o.Close)
+	p.Addr = o.Listener.Addr().String()
+	return p
+}
+
+func startMatrixServer(t *testing.T, peer *cirque.Peer) (plain, secure string, pool *x509.CertPool) {
 	t.Helper()
 	certs := httptest.NewUnstartedServer(nil)
 	certs.StartTLS() // for its certificate
@@ -70,49 +102,49 @@ func startMatrixServer(t *testing.T, origin string) (plain, secure string, pool 
 	pool.AddCert(certs.Certificate())
 	cert := certs.TLS.Certificates[0]
 	certs.Close()
-	peer := cirque.NewPeer(origin)
 	transport := &cirque.Transport{}
-	srv := &cirque.Server{H2C: true, Proxy: &cirque.Proxy{
+	srv := &cirque.Server{H2C: true, Logger: slog.New(slog.DiscardHandler), Proxy: &cirque.Proxy{
 		Transport: transport, Peer: func(*cirque.Session) (*cirque.Peer, error) { return peer, nil },
 	}}
-	donec := make(chan struct{}, 2)
+	var wg sync.WaitGroup
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	go func() { _ = srv.Serve(l); donec <- struct{}{} }()
+	wg.Go(func() { _ = srv.Serve(l) })
 	s, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	policy := &listen.TLS{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil }}
-	go func() { _ = srv.ServeTLS(s, policy); donec <- struct{}{} }()
+	wg.Go(func() { _ = srv.ServeTLS(s, policy) })
 	t.Cleanup(func() {
 		_ = srv.Close()
-		<-donec
-		<-donec
+		wg.Wait()
 		transport.Close()
 	})
 	return "http://" + l.Addr().String(), "https://" + s.Addr().String(), pool
 }
 
 func TestMatrix(t *testing.T) {
-	origin := httptest.NewServer(http.HandlerFunc(matrixOrigin))
-	t.Cleanup(origin.Close)
-	plain, secure, pool := startMatrixServer(t, strings.TrimPrefix(origin.URL, "http://"))
-	for _, down := range matrixProtocols {
-		t.Run(down, func(t *testing.T) {
-			base := plain
-			if down == "h2" || down == "h1+TLS" {
-				base = secure
+	for _, up := range matrixProtocols {
+		t.Run("to "+up, func(t *testing.T) {
+			plain, secure, pool := startMatrixServer(t, matrixPeer(t, up))
+			for _, down := range matrixProtocols {
+				t.Run("from "+down, func(t *testing.T) {
+					base := plain
+					if down == "h2" || down == "h1+TLS" {
+						base = secure
+					}
+					matrixBodies(t, matrixClient(t, down, pool), base, down, up)
+				})
 			}
-			matrixBodies(t, matrixClient(t, down, pool), base, down)
 		})
 	}
 }
 
 // matrixBodies is what every pair of protocols has to carry.
-func matrixBodies(t *testing.T, c *http.Client, base, down string) {
+func matrixBodies(t *testing.T, c *http.Client, base, down, up string) {
 	do := func(method, path string, body io.Reader) (*http.Response, string, error) {
 		t.Helper()
 		req, _ := http.NewRequestWithContext(context.Background(), method, base+path, body)
@@ -122,6 +154,9 @@ func matrixBodies(t *testing.T, c *http.Client, base, down string) {
 			t.Fatal(err)
 		}
 		defer resp.Body.Close()
+		if want := up[:2]; resp.Header.Get("X-Proto") != "" && !strings.HasPrefix(resp.Header.Get("X-Proto"), want) {
+			t.Errorf("the origin was asked in %s", resp.Header.Get("X-Proto"))
+		}
 		if want := map[bool]int{true: 2, false: 1}[strings.HasPrefix(down, "h2")]; resp.ProtoMajor != want {
 			t.Errorf("answered in HTTP/%d", resp.ProtoMajor)
 		}

@@ -29,6 +29,8 @@ type Peer struct {
 	TLS *PeerTLS
 	// Protocol is what is spoken on them.
 	Protocol Protocol
+	// HTTP2 are the limits of HTTP/2 to the peer.
+	HTTP2 HTTP2
 
 	// Name stands for the peer in logs. If empty, Addr is used.
 	Name string
@@ -213,7 +215,8 @@ func (p *Peer) build() {
 		Limits: h1.Limits{HeadBytes: head, Fields: maxResponseFields, TargetBytes: head},
 		Rules:  h1.ResponseRules{AcceptBadLength: p.AcceptBadLength},
 	}
-	p.built.Err = p.Protocol.supported()
+	p.built.HTTP2 = p.mode()
+	p.built.H2 = p.HTTP2.upstream(head)
 	if p.TLS != nil {
 		// What Validate refuses must not lead to a connection that verifies less
 		// than its owner meant.

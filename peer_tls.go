@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 
 	"github.com/cirqueproxy/cirque/internal/upstream"
@@ -70,16 +71,27 @@ const (
 	ProtocolH2C
 )
 
-// supported returns why a protocol cannot be spoken yet, or nil.
-func (p Protocol) supported() error {
-	if p == ProtocolHTTP2 || p == ProtocolH2C {
-		return errors.New("HTTP/2 to peers is not there yet")
+// mode is the protocol as the pool knows it.
+func (p *Peer) mode() upstream.HTTP2Mode {
+	switch {
+	case p.Protocol == ProtocolHTTP2, p.Protocol == ProtocolH2C:
+		return upstream.HTTP2Always
+	case p.Protocol == ProtocolAuto && p.TLS != nil && (p.TLS.ALPN == nil || slices.Contains(p.TLS.ALPN, "h2")):
+		return upstream.HTTP2Auto
 	}
-	return nil
+	return upstream.HTTP2Never
 }
 
 // offers are the names that a protocol has in ALPN, the preferred first.
-func (p Protocol) offers() []string { return []string{"http/1.1"} }
+func (p Protocol) offers() []string {
+	switch p {
+	case ProtocolAuto:
+		return []string{"h2", "http/1.1"}
+	case ProtocolHTTP2:
+		return []string{"h2"}
+	}
+	return []string{"http/1.1"}
+}
 
 // serverName returns what the peer must prove to be.
 func (p *Peer) serverName() string {
@@ -233,16 +245,13 @@ func (t *PeerTLS) identity(p *Peer) []string {
 func (s *Session) UpstreamTLS() *TLSDigest { return s.attempt.TLS }
 
 // digestOf returns the facts of a connection's TLS, made at its first use.
-func digestOf(u *upstream.H1) *TLSDigest {
-	if d, ok := u.User.(*TLSDigest); ok {
-		return d
-	}
-	tc, ok := u.Wire().NetConn().(*tls.Conn)
+func digestOf(u upstream.Up) *TLSDigest { return u.Facts(makeDigest).(*TLSDigest) }
+
+func makeDigest(nc net.Conn) any {
+	tc, ok := nc.(*tls.Conn)
 	if !ok {
-		return nil
+		return (*TLSDigest)(nil)
 	}
 	cs := tc.ConnectionState()
-	d := newTLSDigest(&cs)
-	u.User = d
-	return d
+	return newTLSDigest(&cs)
 }

@@ -38,6 +38,7 @@ type Session struct {
 	up        exchange.Up
 	h1up      *upstream.H1 // the same, when it is a connection
 	wire      *wire.Conn   // below h1up, also when that is a tunnel
+	upConn    net.Conn     // of the attempt, of either protocol
 	attempt   Attempt
 	attempts  int
 	began     time.Time
@@ -144,11 +145,10 @@ func (s *Session) Listener() string { return s.conn.listener }
 // UpstreamAddr returns the two ends of the present attempt's connection to the
 // peer; nil before there is one, and for a peer with a RoundTripper.
 func (s *Session) UpstreamAddr() (local, remote net.Addr) {
-	if s.wire == nil {
+	if s.upConn == nil {
 		return nil, nil
 	}
-	nc := s.wire.NetConn()
-	return nc.LocalAddr(), nc.RemoteAddr()
+	return s.upConn.LocalAddr(), s.upConn.RemoteAddr()
 }
 
 // ID returns the request id: the one that the client brought if it is trusted,

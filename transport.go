@@ -143,7 +143,7 @@ const (
 )
 
 // get returns a connection to a peer.
-func (t *Transport) get(p *Peer, target *upstream.Target, w upstream.Want) (*upstream.H1, error) {
+func (t *Transport) get(p *Peer, target *upstream.Target, w upstream.Want) (upstream.Up, error) {
 	pe := t.entry(p, target)
 	u, entry, err := t.pool.Get(pe.entry, target, w)
 	t.note(p, pe, entry)

@@ -107,8 +107,9 @@ func TestClientExchange(t *testing.T) {
 // sent again.
 func TestUnprocessed(t *testing.T) {
 	withClient(t, nil, func(b *bed) {
-		first, second, third := b.open("POST"), b.open("POST"), b.open("POST")
 		b.greet()
+		b.want("SETTINGS ACK")
+		first, second, third := b.open("POST"), b.open("POST"), b.open("POST")
 		b.must(b.fr.WriteRSTStream(1, http2.ErrCodeRefusedStream))
 		b.must(b.fr.WriteGoAway(3, http2.ErrCodeNo, nil))
 		b.headers(3, true, ":status: 204")

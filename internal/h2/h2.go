@@ -60,6 +60,7 @@ type Handler interface {
 }
 
 var (
+	errNotHTTP2       = &Error{Code: h2frame.ProtocolError, Conn: true, Err: ErrNotHTTP2}
 	errMissingPreface = &Error{Code: h2frame.ProtocolError, Err: errors.New("the connection does not begin with the preface of HTTP/2")}
 	// ErrClosed says that this end closed the connection.
 	ErrClosed = errors.New("the connection was closed")
@@ -67,7 +68,9 @@ var (
 	ErrFull = errors.New("the connection has as many streams as it may")
 	// ErrLength says that a body is not as long as its head says.
 	ErrLength = errors.New("the body is not as long as its head says")
-	errEnded  = errors.New("the connection has ended")
+	// ErrNotHTTP2 says that the other end speaks something else.
+	ErrNotHTTP2 = errors.New("the other end does not speak HTTP/2")
+	errEnded    = errors.New("the connection has ended")
 )
 
 // Error is why a stream or a connection ended before it was complete.

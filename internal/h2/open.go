@@ -94,8 +94,20 @@ func (c *Conn) Slots() (free int, alive bool) {
 	return c.slotsLocked() - c.opened, true
 }
 
+// slotsLocked returns how many streams may be open. Before the other end has said
+// so we open one alone: more might have to be refused.
 func (c *Conn) slotsLocked() int {
+	if !c.seen {
+		return 1
+	}
 	return int(min(uint32(c.cfg.MaxStreams), c.peer.MaxConcurrentStreams))
+}
+
+// Settled reports whether the other end's SETTINGS came.
+func (c *Conn) Settled() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.seen
 }
 
 // IdleSince returns since when the connection has had no stream, on the sweep's

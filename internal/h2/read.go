@@ -47,7 +47,7 @@ func (c *Conn) readFrames() error {
 		}
 		h := h2frame.ParseHeader(b)
 		if !c.sawSettings() && (h.Type != h2frame.TypeSettings || h.Flags.Has(h2frame.FlagAck)) {
-			return violation(h2frame.ProtocolError, "the first frame is not SETTINGS")
+			return errNotHTTP2
 		}
 		ferr := h.Check(recvFrame)
 		if ferr != nil && ferr.Stream == 0 {

@@ -259,7 +259,6 @@ func (st *Stream) Done() {
 	c := st.c
 	st.Unwatch()
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	st.done = true
 	st.returnLentLocked()
 	if st.id != 0 && c.streams[st.id] == st {
@@ -279,4 +278,9 @@ func (st *Stream) Done() {
 	}
 	c.recycleLocked(st)
 	c.checkDrainedLocked()
+	changed := c.changed
+	c.mu.Unlock()
+	if changed != nil {
+		changed() // there is room for another
+	}
 }

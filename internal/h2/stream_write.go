@@ -40,7 +40,7 @@ func (st *Stream) WriteTrailer(trailer *message.Header) error {
 
 // WriteRequest opens the stream with the head of a request.
 func (st *Stream) WriteRequest(req *message.Request, protocol string, end bool) error {
-	st.outLeft = req.Length()
+	st.outLeft, st.headOnly = req.Length(), req.Method() == "HEAD"
 	return st.section(false, end, func(b []byte) []byte { return appendRequest(b, req, protocol) })
 }
 

@@ -3,6 +3,7 @@ package upstream
 import (
 	"errors"
 	"io"
+	"net"
 	"syscall"
 	"time"
 
@@ -24,9 +25,8 @@ const (
 // exchange.Up of one attempt. It belongs to the pool or to the exchange that
 // took it; never to both.
 type H1 struct {
-	// User is the framework's own, for as long as the connection lives. Owned by
-	// the exchange.
-	User any
+	// facts is what Facts keeps. Owned by the exchange, or by the pool.
+	facts any
 
 	// Immutable after dial.
 	pool  *Pool
@@ -62,6 +62,17 @@ type H1 struct {
 	out  h1io.Writer
 	sent bool // the request was written to its end
 }
+
+// Facts implements Up.
+func (u *H1) Facts(make func(net.Conn) any) any {
+	if u.facts == nil {
+		u.facts = make(u.NetConn())
+	}
+	return u.facts
+}
+
+// NetConn implements Up.
+func (u *H1) NetConn() net.Conn { return u.wc.NetConn() }
 
 // Wire returns the connection, for its addresses and for tunnels.
 func (u *H1) Wire() *wire.Conn { return u.wc }

@@ -49,6 +49,7 @@ func (p *Pool) check() {
 // used.
 func (p *Pool) checkLocked(e *Entry) {
 	now := p.sweep.NowExact()
+	p.checkH2Locked(e, now)
 	kept := e.idle[:0]
 	for _, u := range e.idle {
 		err := error(nil)
@@ -88,6 +89,7 @@ func (p *Pool) closeIdleLocked() {
 		}
 		clear(e.idle)
 		e.idle = e.idle[:0]
+		e.drainH2Locked()
 		e.mu.Unlock()
 	}
 }

@@ -68,6 +68,7 @@ type Entry struct {
 	idle    []*H1     // Guarded by mu: the last is the one used last.
 	total   int       // Guarded by mu: busy, idle and being made.
 	waiters []*waiter // Guarded by mu: first come, first served.
+	h2      h2State   // Guarded by mu.
 	dead    bool      // Guarded by mu: no longer in the pool's map.
 	unused  int       // Guarded by mu: checks since the last use.
 }
@@ -136,6 +137,7 @@ const (
 type Want struct {
 	Reuse   Reuse
 	Watcher Watcher // tells that the client left; nil: nobody can
+	HTTP1   bool    // the exchange cannot be one of HTTP/2
 	// Connect bounds a connect, Handshake the handshake after it, ConnectTotal
 	// both together; 0: nothing does.
 	Connect, Handshake, ConnectTotal time.Duration
@@ -144,7 +146,24 @@ type Want struct {
 // Get returns a connection for one exchange. It waits for the connect, and in
 // the queue of a peer at its limit, unless the client leaves. The
 // entry may be replaced when it was dropped for disuse; the new one is returned.
-func (p *Pool) Get(e *Entry, t *Target, w Want) (*H1, *Entry, error) {
+func (p *Pool) Get(e *Entry, t *Target, w Want) (Up, *Entry, error) {
+	if t.HTTP2 != HTTP2Never && !w.HTTP1 {
+		return p.getAny(e, t, w)
+	}
+	return p.get(e, t, w)
+}
+
+// get returns a connection of HTTP/1.
+func (p *Pool) get(e *Entry, t *Target, w Want) (Up, *Entry, error) {
+	u, e, err := p.getH1(e, t, w)
+	if err != nil {
+		return nil, e, err // not a nil *H1 in an interface
+	}
+	return u, e, nil
+}
+
+func (p *Pool) getH1(e *Entry, t *Target, w Want) (*H1, *Entry, error) {
+	w.HTTP1 = true // what is dialled for it
 	e = p.lockLive(e, t)
 	if u := p.takeLocked(e, t, w.Reuse); u != nil {
 		e.mu.Unlock()

@@ -1,6 +1,6 @@
 // Package upstream makes and keeps connections to origins: it dials, pools by
-// reuse key, limits, queues, and speaks HTTP/1 on the way out. It does not
-// choose peers and does not retry.
+// reuse key, limits, queues, and speaks HTTP/1 and HTTP/2 on the way out. It does
+// not choose peers and does not retry.
 package upstream
 
 import (
@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cirqueproxy/cirque/internal/h1"
+	"github.com/cirqueproxy/cirque/internal/h2"
 )
 
 // Target is what a connection is made to and how it may be used. Durations and
@@ -22,6 +23,10 @@ type Target struct {
 	Key string
 	// Dial makes the connection; nil means the pool's own way.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+	// HTTP2 says when HTTP/2 is spoken, with the limits of H2.
+	HTTP2 HTTP2Mode
+	H2    *h2.Config
 
 	// TLS secures the connections; nil means that they are plain. What it says is
 	// in the key.

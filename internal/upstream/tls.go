@@ -19,7 +19,7 @@ func (p *Pool) secure(ctx context.Context, e *Entry, t *Target, w Want, nc net.C
 		ctx, stop = context.WithTimeoutCause(ctx, w.Handshake, errHandshakeTimeout)
 		defer stop()
 	}
-	tc := tls.Client(nc, e.tls(p, t))
+	tc := tls.Client(nc, e.tls(p, t, w.HTTP1))
 	if err := tc.HandshakeContext(ctx); err != nil {
 		nc.Close()
 		return nil, handshakeError(ctx, err)
@@ -35,13 +35,20 @@ var (
 // tls returns the configuration of the entry's handshakes. Each entry has a
 // session to resume of its own: what it proves was proved to the identity in the
 // entry's key, and to no other.
-func (e *Entry) tls(p *Pool, t *Target) *tls.Config {
+func (e *Entry) tls(p *Pool, t *Target, http1 bool) *tls.Config {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.config == nil {
 		e.config = t.TLS.Clone()
 		e.config.ClientSessionCache = tls.NewLRUClientSessionCache(1)
 		e.config.KeyLogWriter = p.cfg.KeyLog
+	}
+	if http1 && t.HTTP2 == HTTP2Auto {
+		// No HTTP/2 is offered to an origin that does not want it, nor for an
+		// exchange that cannot be one.
+		c := e.config.Clone()
+		c.NextProtos = []string{"http/1.1"}
+		return c
 	}
 	return e.config
 }

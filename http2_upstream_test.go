@@ -1,0 +1,350 @@
+package cirque_test
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/cirqueproxy/cirque"
+	"github.com/cirqueproxy/cirque/internal/testcert"
+	"github.com/cirqueproxy/cirque/reason"
+)
+
+// frameOrigin is an origin of HTTP/2 whose frames the test writes.
+type frameOrigin struct {
+	t     *testing.T
+	l     net.Listener
+	conns atomic.Int64
+	open  sync.Map
+	wg    sync.WaitGroup
+}
+
+// frameConn is one connection to it.
+type frameConn struct {
+	*http2.Framer
+	n   int64 // 1 for the first
+	nc  net.Conn
+	enc *hpack.Encoder
+	buf bytes.Buffer
+}
+
+// startFrameOrigin serves each connection by serve, after the prefaces.
+func startFrameOrigin(t *testing.T, l net.Listener, settings []http2.Setting, serve func(c *frameConn)) *frameOrigin {
+	o := &frameOrigin{t: t, l: l}
+	o.wg.Go(func() {
+		for {
+			nc, err := l.Accept()
+			if err != nil {
+				return
+			}
+			o.open.Store(nc, true)
+			o.wg.Go(func() {
+				defer nc.Close()
+				preface := make([]byte, len(http2.ClientPreface))
+				if _, err := io.ReadFull(nc, preface); err != nil || string(preface) != http2.ClientPreface {
+					return
+				}
+				c := &frameConn{Framer: http2.NewFramer(nc, nc), n: o.conns.Add(1), nc: nc}
+				c.enc = hpack.NewEncoder(&c.buf)
+				c.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+				_ = c.WriteSettings(settings...)
+				serve(c)
+			})
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		o.open.Range(func(nc, _ any) bool { nc.(net.Conn).Close(); return true })
+		o.wg.Wait()
+	})
+	return o
+}
+
+func (o *frameOrigin) peer() *cirque.Peer {
+	return &cirque.Peer{Addr: o.l.Addr().String(), Protocol: cirque.ProtocolH2C}
+}
+
+// request returns the next request; it answers what the protocol asks on the way.
+func (c *frameConn) request() *http2.MetaHeadersFrame {
+	for {
+		f, err := c.ReadFrame()
+		if err != nil {
+			return nil
+		}
+		switch f := f.(type) {
+		case *http2.MetaHeadersFrame:
+			return f
+		case *http2.SettingsFrame:
+			if !f.IsAck() {
+				_ = c.WriteSettingsAck()
+			}
+		case *http2.PingFrame:
+			if !f.IsAck() {
+				_ = c.WritePing(true, f.Data)
+			}
+		}
+	}
+}
+
+// answer sends a response without a body.
+func (c *frameConn) answer(id uint32, status string) {
+	c.buf.Reset()
+	_ = c.enc.WriteField(hpack.HeaderField{Name: ":status", Value: status})
+	_ = c.WriteHeaders(http2.HeadersFrameParam{StreamID: id, EndStream: true, EndHeaders: true, BlockFragment: c.buf.Bytes()})
+}
+
+func listenLoopback(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// frontOf starts a server before a peer and returns its URL.
+func frontOf(t *testing.T, peer *cirque.Peer, failed *[]reason.Reason) string {
+	t.Helper()
+	var mu sync.Mutex
+	transport := &cirque.Transport{}
+	srv := &cirque.Server{Logger: slog.New(slog.DiscardHandler), Proxy: &cirque.Proxy{
+		Transport: transport, Peer: func(*cirque.Session) (*cirque.Peer, error) { return peer, nil },
+		Filters: []cirque.Filter{{Name: "note", Failed: func(_ *cirque.Session, e *cirque.Error) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if failed != nil {
+				*failed = append(*failed, e.Reason)
+			}
+			return nil
+		}}},
+	}}
+	l := listenLoopback(t)
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = srv.Serve(l) })
+	t.Cleanup(func() {
+		_ = srv.Close()
+		wg.Wait()
+		transport.Close()
+	})
+	return "http://" + l.Addr().String()
+}
+
+func post(t *testing.T, url string) int {
+	t.Helper()
+	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
+	resp, err := c.Post(url, "text/plain", strings.NewReader("body"))
+	if err != nil {
+		t.Error(err)
+		return 0
+	}
+	resp.Body.Close()
+	return resp.StatusCode
+}
+
+// TestUpstreamRefusals: RFC 9113, section 8.7: what the origin did not look at is sent
+// again, also a POST, and the client sees none of it.
+func TestUpstreamRefusals(t *testing.T) {
+	for name, refuse := range map[string]func(c *frameConn, id uint32){
+		"refused stream": func(c *frameConn, id uint32) { _ = c.WriteRSTStream(id, http2.ErrCodeRefusedStream) },
+		"goaway":         func(c *frameConn, id uint32) { _ = c.WriteGoAway(0, http2.ErrCodeNo, nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var seen atomic.Int64
+			o := startFrameOrigin(t, listenLoopback(t), nil, func(c *frameConn) {
+				for r := c.request(); r != nil; r = c.request() {
+					if seen.Add(1) == 1 {
+						refuse(c, r.StreamID)
+						continue
+					}
+					c.answer(r.StreamID, "204")
+				}
+			})
+			var failed []reason.Reason
+			if status := post(t, frontOf(t, o.peer(), &failed)); status != 204 {
+				t.Errorf("status %d", status)
+			}
+			if len(failed) != 1 || failed[0] != reason.UpstreamRefused {
+				t.Errorf("attempts failed with %v", failed)
+			}
+		})
+	}
+}
+
+// TestUpstreamReset: a stream that the origin looked at is not sent again when it is a
+// POST, and is a 502.
+func TestUpstreamReset(t *testing.T) {
+	o := startFrameOrigin(t, listenLoopback(t), nil, func(c *frameConn) {
+		for r := c.request(); r != nil; r = c.request() {
+			_ = c.WriteRSTStream(r.StreamID, http2.ErrCodeInternal)
+		}
+	})
+	var failed []reason.Reason
+	if status := post(t, frontOf(t, o.peer(), &failed)); status != 502 {
+		t.Errorf("status %d", status)
+	}
+	if len(failed) != 1 || failed[0] != reason.UpstreamReset {
+		t.Errorf("attempts failed with %v", failed)
+	}
+}
+
+// TestUpstreamStreamLimit: streams are spread over as many connections as the
+// origin's limit asks for, and no request waits for another.
+func TestUpstreamStreamLimit(t *testing.T) {
+	const limit, requests = 3, 10
+	var mu sync.Mutex
+	held := map[*frameConn][]uint32{}
+	all := make(chan struct{})
+	o := startFrameOrigin(t, listenLoopback(t), []http2.Setting{{ID: http2.SettingMaxConcurrentStreams, Val: limit}}, func(c *frameConn) {
+		for r := c.request(); r != nil; r = c.request() {
+			mu.Lock()
+			if held[c] = append(held[c], r.StreamID); len(held[c]) > limit {
+				t.Errorf("%d streams at a time", len(held[c]))
+			}
+			n := 0
+			for _, ids := range held {
+				n += len(ids)
+			}
+			if n == requests {
+				close(all)
+			}
+			mu.Unlock()
+		}
+	})
+	base := frontOf(t, o.peer(), nil)
+	var wg sync.WaitGroup
+	for range requests {
+		wg.Go(func() {
+			if status := post(t, base); status != 204 {
+				t.Errorf("status %d", status)
+			}
+		})
+	}
+	<-all // while none was answered
+	mu.Lock()
+	if len(held) < (requests+limit-1)/limit {
+		t.Errorf("%d connections", len(held))
+	}
+	for c, ids := range held {
+		for _, id := range ids {
+			c.answer(id, "204")
+		}
+	}
+	mu.Unlock()
+	wg.Wait()
+}
+
+// TestUpstreamHTTP11Required: RFC 9113, section 7: an origin that wants HTTP/1.1 gets
+// it, and is not asked for HTTP/2 again.
+func TestUpstreamHTTP11Required(t *testing.T) {
+	ca := testcert.NewCA(t, "CA")
+	var offered []string
+	var mu sync.Mutex
+	cfg := &tls.Config{Certificates: []tls.Certificate{*ca.Server("a.test").TLS()}, NextProtos: []string{"h2", "http/1.1"},
+		GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			offered = append(offered, strings.Join(h.SupportedProtos, "+"))
+			return nil, nil
+		}}
+	l := tls.NewListener(listenLoopback(t), cfg)
+	h1 := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(202) })}
+	handoff := make(chan net.Conn)
+	chosen := &protocolListener{Listener: l, h1: handoff}
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = h1.Serve(chanListener{handoff, l.Addr()}) })
+	startFrameOrigin(t, chosen, nil, func(c *frameConn) {
+		for r := c.request(); r != nil; r = c.request() {
+			_ = c.WriteRSTStream(r.StreamID, http2.ErrCodeHTTP11Required)
+		}
+	})
+	t.Cleanup(func() {
+		close(handoff)
+		h1.Close()
+		wg.Wait()
+	})
+	peer := &cirque.Peer{Addr: l.Addr().String(), TLS: &cirque.PeerTLS{CAs: []*x509.Certificate{ca.X509}, ServerName: "a.test"}}
+	base := frontOf(t, peer, nil)
+	for range 3 {
+		if status := post(t, base); status != 202 {
+			t.Errorf("status %d", status)
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if len(offered) < 2 || offered[0] != "h2+http/1.1" {
+		t.Fatalf("offered %q", offered)
+	}
+	for _, o := range offered[1:] {
+		if o != "http/1.1" {
+			t.Errorf("offered %q", offered)
+		}
+	}
+}
+
+// protocolListener keeps connections that chose HTTP/2, and passes others on.
+type protocolListener struct {
+	net.Listener
+	h1 chan net.Conn
+}
+
+func (l *protocolListener) Accept() (net.Conn, error) {
+	for {
+		nc, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		tc := nc.(*tls.Conn)
+		if tc.Handshake() == nil && tc.ConnectionState().NegotiatedProtocol == "h2" {
+			return nc, nil
+		}
+		l.h1 <- nc
+	}
+}
+
+type chanListener struct {
+	c    chan net.Conn
+	addr net.Addr
+}
+
+func (l chanListener) Accept() (net.Conn, error) {
+	if nc, ok := <-l.c; ok {
+		return nc, nil
+	}
+	return nil, errors.New("closed")
+}
+func (l chanListener) Close() error   { return nil }
+func (l chanListener) Addr() net.Addr { return l.addr }
+
+// TestUpstreamPing: an origin that answers nothing any more, not even a ping, fails
+// its streams in PingTimeout, long before their timeouts.
+func TestUpstreamPing(t *testing.T) {
+	o := startFrameOrigin(t, listenLoopback(t), nil, func(c *frameConn) {
+		for {
+			if _, err := c.ReadFrame(); err != nil {
+				return
+			}
+		}
+	})
+	peer := o.peer()
+	peer.HTTP2 = cirque.HTTP2{PingEvery: 300 * time.Millisecond, PingTimeout: 300 * time.Millisecond}
+	var failed []reason.Reason
+	if status := post(t, frontOf(t, peer, &failed)); status != 504 {
+		t.Errorf("status %d", status)
+	}
+	if len(failed) != 1 || failed[0] != reason.UpstreamPingTimeout {
+		t.Errorf("attempts failed with %v", failed)
+	}
+}
