@@ -115,8 +115,8 @@ func isName(all []scenario, name string) bool {
 // preparePeers builds and finds the proxies. One that cannot be had is left
 // out and named in the report.
 func (b *bench) preparePeers() {
-	for _, p := range allPeers() {
-		if b.opts.Peers != "" && p.name != "cirque" && !strings.Contains(","+b.opts.Peers+",", ","+p.name+",") {
+	for _, p := range append(allPeers(), otherBuilds(b.opts.Also)...) {
+		if b.opts.Peers != "" && p.name != "cirque" && !p.asked && !strings.Contains(","+b.opts.Peers+",", ","+p.name+",") {
 			continue
 		}
 		b.say("preparing %s", p.name)

@@ -45,6 +45,7 @@ func originMain(args []string) error {
 type options struct {
 	Scenarios string        `json:"scenarios"`
 	Peers     string        `json:"peers"`
+	Also      string        `json:"also,omitempty"`
 	Rounds    int           `json:"rounds"`
 	Measure   time.Duration `json:"measure"`
 	IdleWait  time.Duration `json:"idle_wait"`
@@ -63,6 +64,7 @@ func parseOptions(args []string) (*options, error) {
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.StringVar(&o.Scenarios, "scenarios", "", "comma-separated `names` or parts of names; empty: all")
 	fs.StringVar(&o.Peers, "peers", "", "comma-separated `names`; empty: all that can be had; cirque is always there")
+	fs.StringVar(&o.Also, "also", "", "comma-separated `name=path` of other builds of cirque to measure beside this one, as peers")
 	fs.IntVar(&o.Rounds, "rounds", 5, "rounds to keep of each scenario")
 	fs.DurationVar(&o.Measure, "measure", 5*time.Second, "the measured part of a round; some scenarios take a multiple")
 	fs.DurationVar(&o.IdleWait, "idle-wait", 30*time.Second, "how long connections are idle before memory is read")

@@ -48,6 +48,8 @@ type peer struct {
 	args func(s *setup) ([]string, error)
 	// goThreads: the number of threads is set by GOMAXPROCS.
 	goThreads bool
+	// asked for by a flag of its own.
+	asked bool
 
 	path, version string
 }
@@ -60,6 +62,19 @@ func allPeers() []*peer {
 		{name: "nginx", prepare: findNginx, args: nginxArgs},
 		{name: "haproxy", prepare: findHAProxy, args: haproxyArgs},
 	}, builtPeers()...)
+}
+
+// otherBuilds are programs built from other states of Cirque: what a change is
+// worth shows beside the state before it, in the same rounds.
+func otherBuilds(list string) []*peer {
+	var builds []*peer
+	for item := range strings.SplitSeq(list, ",") {
+		if name, path, ok := strings.Cut(item, "="); ok {
+			prepare := func(*bench) (string, string, error) { return path, "a build of cirque", nil }
+			builds = append(builds, &peer{name: name, prepare: prepare, args: cirqueArgs, goThreads: true, asked: true})
+		}
+	}
+	return builds
 }
 
 func buildCirque(b *bench) (string, string, error) {

@@ -66,9 +66,9 @@ func Listen(ctx context.Context, address string, o Options) (net.Listener, error
 	}
 	lc := net.ListenConfig{
 		KeepAlive: -1, // set on the listening socket instead
-		Control: func(network, _ string, c syscall.RawConn) error {
+		Control: func(network, address string, c syscall.RawConn) error {
 			var err error
-			cerr := c.Control(func(fd uintptr) { err = setOptions(fd, network, o) })
+			cerr := c.Control(func(fd uintptr) { err = setOptions(fd, network, address, o) })
 			return errors.Join(cerr, err)
 		},
 	}

@@ -150,3 +150,34 @@ func TestErrors(t *testing.T) {
 		}
 	}
 }
+
+func congestion(t *testing.T, c any) string {
+	t.Helper()
+	raw, err := c.(syscall.Conn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var name string
+	_ = raw.Control(func(fd uintptr) {
+		name, err = unix.GetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimRight(name, "\x00")
+}
+
+// TestLoopbackCongestion: decision 0010: only a loopback address changes what
+// the system chose, and accepted connections inherit it.
+func TestLoopbackCongestion(t *testing.T) {
+	plain, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plain.Close()
+	for addr, want := range map[string]string{"127.0.0.1:0": "reno", "[::1]:0": "reno", ":0": congestion(t, plain)} {
+		if got := congestion(t, accepted(t, mustListen(t, addr, Options{}))); got != want {
+			t.Errorf("%s: %q, want %q", addr, got, want)
+		}
+	}
+}

@@ -7,7 +7,7 @@ import (
 )
 
 // setOptions sets what accepted connections inherit.
-func setOptions(fd uintptr, _ string, o Options) error {
+func setOptions(fd uintptr, _, _ string, o Options) error {
 	if o.ReusePort || o.FastOpen > 0 {
 		return errors.ErrUnsupported
 	}

@@ -5,11 +5,14 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cirqueproxy/cirque/internal/wire"
 )
 
 // setOptions sets what accepted connections inherit.
-func setOptions(fd uintptr, network string, o Options) error {
+func setOptions(fd uintptr, network, address string, o Options) error {
 	s := socket{fd: int(fd)}
+	wire.TuneLoopback(fd, address)
 	if o.ReusePort {
 		s.set("SO_REUSEPORT", unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
 	}

@@ -71,6 +71,11 @@ func (p *Pool) connectPlain(ctx context.Context, t *Target, w Want) (net.Conn, e
 	return nc, nil
 }
 
+// tuneDialed sets a socket's options before it connects.
+func tuneDialed(_, address string, c syscall.RawConn) error {
+	return c.Control(func(fd uintptr) { wire.TuneLoopback(fd, address) })
+}
+
 // dialError gives a failed connect its reason.
 func dialError(ctx context.Context, err error) error {
 	var dns *net.DNSError

@@ -92,7 +92,7 @@ type Stats struct {
 // NewPool returns an empty pool.
 func NewPool(cfg Config) *Pool {
 	if cfg.Dial == nil {
-		cfg.Dial = (&net.Dialer{}).DialContext
+		cfg.Dial = (&net.Dialer{Control: tuneDialed}).DialContext
 	}
 	return &Pool{cfg: cfg, sweep: cfg.Sweep, entries: map[string]*Entry{}}
 }

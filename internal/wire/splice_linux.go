@@ -68,6 +68,16 @@ func (p *pipe) put() {
 // CanSplice reports whether the kernel can move bytes from and to c.
 func (c *Conn) CanSplice() bool { return c.sys.ok() }
 
+// splice moves up to n bytes from one descriptor to another, one of them a
+// pipe, without telling the scheduler (decision 0010): it moves pages and copies
+// nothing, so that a whole pipe takes about as long as a copy of rawMax does. Told
+// of such calls, the runtime keeps its monitor awake to take the processor away
+// from them, which made downloads a tenth dearer.
+func splice(from, to uintptr, n int) (int, syscall.Errno) {
+	moved, _, errno := syscall.RawSyscall6(unix.SYS_SPLICE, from, 0, to, 0, uintptr(n), spliceFlags)
+	return int(moved), errno
+}
+
 const spliceFlags = unix.SPLICE_F_MOVE | unix.SPLICE_F_NONBLOCK
 
 // spliceSys is Splice by splice(2). It reports false where the kernel does not
@@ -148,11 +158,11 @@ func (s *sysConn) spliceIn(fd uintptr) bool {
 		}
 	}
 	for {
-		n, err := unix.Splice(int(fd), nil, s.rPipe.w, nil, min(s.rMax, s.rPipe.size), spliceFlags)
+		n, errno := splice(fd, uintptr(s.rPipe.w), min(s.rMax, s.rPipe.size))
 		switch {
-		case err == unix.EINTR:
+		case errno == unix.EINTR:
 			continue
-		case err == unix.EAGAIN:
+		case errno == unix.EAGAIN:
 			s.rPipe.put()
 			s.rPipe = nil
 			if s.rNoWait {
@@ -160,13 +170,13 @@ func (s *sysConn) spliceIn(fd uintptr) bool {
 				return true
 			}
 			return s.wait()
-		case err != nil:
-			s.rErr = err
+		case errno != 0:
+			s.rErr = errno
 		case n == 0:
 			s.rErr = io.EOF
 		default:
-			s.rN = int(n)
-			s.rPipe.held += int(n)
+			s.rN = n
+			s.rPipe.held += n
 		}
 		return true
 	}
@@ -199,19 +209,19 @@ func (c *Conn) drainPipe(p *pipe) (sent int, err error) {
 
 func (s *sysConn) spliceOut(fd uintptr) bool {
 	for {
-		n, err := unix.Splice(s.wPipe.r, nil, int(fd), nil, s.wPipe.held, spliceFlags)
+		n, errno := splice(uintptr(s.wPipe.r), fd, s.wPipe.held)
 		switch {
-		case err == unix.EINTR:
+		case errno == unix.EINTR:
 			continue
-		case err == unix.EAGAIN:
+		case errno == unix.EAGAIN:
 			s.wArmed = true
 			s.c.armWrite()
 			return false
-		case err != nil:
-			s.wErr = err
+		case errno != 0:
+			s.wErr = errno
 		default:
-			s.wN += int(n)
-			s.wPipe.held -= int(n)
+			s.wN += n
+			s.wPipe.held -= n
 		}
 		return true
 	}
