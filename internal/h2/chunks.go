@@ -4,7 +4,10 @@ import "github.com/cirqueproxy/cirque/internal/buf"
 
 // chunks holds the part of a body that came and was not read. What it holds is
 // bounded by the stream's receive window, and the memory for it by little more:
-// pieces are put behind each other, and a small one takes a small buffer.
+// pieces are put behind each other, and a buffer that is not the smallest is filled
+// by three quarters at least. (DATA frames of one byte, or of one byte more than a
+// buffer, must not cost a buffer each: a hundred streams would hold more than their
+// windows say.)
 type chunks struct {
 	list []chunk
 	size int // bytes in all of them
@@ -26,7 +29,7 @@ func (k *chunks) push(p []byte) {
 	}
 	for len(p) > 0 {
 		class := buf.Small
-		if len(p) <= buf.TinySize {
+		if len(p) <= buf.SmallSize-buf.TinySize {
 			class = buf.Tiny
 		}
 		c := chunk{mem: buf.Get(class)}

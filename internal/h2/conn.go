@@ -30,10 +30,13 @@ type Conn struct {
 	donec chan struct{} // closed when Serve is about to return
 
 	// Owned by the reader goroutine.
-	dec   *hpack.Decoder
-	head  headReader
-	block block
-	ended bool // the other end closed its direction
+	dec    *hpack.Decoder
+	head   headReader
+	block  block
+	frames int  // that were whole
+	noted  int  // frames when the reader last said what the other end owes
+	owes   bool // it owed something then
+	ended  bool // the other end closed its direction
 
 	mu sync.Mutex
 
@@ -41,11 +44,16 @@ type Conn struct {
 	streams  map[uint32]*Stream
 	freeList []*Stream
 	ids      h2stream.IDs
-	opened   int    // Client: streams reserved or open
-	running  int    // Server: handlers
-	err      *Error // why the connection is over
-	seen     bool   // the other end's SETTINGS came
+	opened   int           // Client: streams reserved or open
+	running  int           // Server: handlers
+	err      *Error        // why the connection is over
+	abrupt   bool          // it is to be closed without waiting for anything
+	seen     bool          // the other end's SETTINGS came
+	ackSince time.Duration // since when it owes an acknowledgement of ours; 0: it does not
+	acked    bool
 	peer     h2frame.Settings
+	hpack    uint32 // the size of table that the other end's decoder reckons with
+	headHeld int    // bytes of decoded sections in streams
 	send     h2stream.SendWindow
 	recv     h2stream.RecvWindow
 	abuse    h2stream.Budgets
@@ -58,13 +66,16 @@ type Conn struct {
 	quiet    sync.Cond // running or writing went down
 	draining drainState
 	drainWhy error
-	changed  func() // Client: streams or slots changed
+	drainAt  time.Duration // the first GOAWAY was sent
+	changed  func()        // Client: streams or slots changed
+	freed    bool          // changed is to be called
 
-	idleSince    time.Duration // on the sweep's clock; 0: there are streams
-	sectionSince time.Duration // an unfinished field section or frame; 0: none
-	heard        time.Duration // a frame came
-	ping         pingState
-	tune         tuning
+	idleSince  time.Duration // on the sweep's clock; 0: there are streams
+	blockSince time.Duration // a preface or field section is unfinished; 0: none
+	frameSince time.Duration // a frame is; 0: none
+	heard      time.Duration // something came
+	ping       pingState
+	tune       tuning
 }
 
 // drainState is how far a graceful end has come.
@@ -82,13 +93,13 @@ func New(wc *wire.Conn, sweep *wire.Sweep, cfg *Config, role h2frame.Role) *Conn
 	c := &Conn{
 		wc: wc, sweep: sweep, cfg: cfg, role: role, donec: make(chan struct{}),
 		drainWhy: ErrClosed,
-		streams:  map[uint32]*Stream{}, ids: h2stream.NewIDs(role), peer: h2frame.DefaultSettings(),
+		streams:  map[uint32]*Stream{}, ids: h2stream.NewIDs(role), peer: h2frame.DefaultSettings(), hpack: hpackTable,
 		send: h2stream.NewSendWindow(h2frame.InitialWindow), recv: h2stream.NewRecvWindow(h2frame.InitialWindow),
 		tune: tuning{tuner: h2stream.NewTuner(cfg.StreamWindow, cfg.MaxWindow)},
 	}
 	c.quiet.L = &c.mu
-	c.dec = hpack.NewDecoder(4096, c.head.field)
-	c.dec.SetMaxStringLength(cfg.HeadBytes)
+	c.dec = hpack.NewDecoder(hpackTable, c.head.field)
+	c.dec.SetMaxStringLength(cfg.blockBytes())
 	c.head.cfg = cfg
 	c.tick = wire.NewTick(c.turn)
 	wc.SetMaxBuffer(4 * recvFrame)
@@ -150,13 +161,30 @@ func (c *Conn) fail(e *Error) {
 		lost = append(lost, st)
 		st.failLocked(e)
 	}
+	for _, st := range c.waiting {
+		if st.id == 0 { // it waits to be opened
+			lost = append(lost, st)
+			st.failLocked(e)
+		}
+	}
 	clear(c.streams)
 	c.kickLocked()
-	changed := c.changed
-	c.mu.Unlock()
+	c.freed = true
+	c.unlock()
 	for _, st := range lost {
 		st.tellGone(e)
 	}
+}
+
+// unlock releases mu, and tells who wants to know that a place for a stream
+// became free.
+func (c *Conn) unlock() {
+	var changed func()
+	if c.freed {
+		c.freed = false
+		changed = c.changed
+	}
+	c.mu.Unlock()
 	if changed != nil {
 		changed()
 	}
@@ -168,11 +196,12 @@ func (c *Conn) finish() {
 	for c.running > 0 || c.writing {
 		c.quiet.Wait()
 	}
-	e := c.err
+	quick := c.err.Remote || c.ended || c.abrupt
 	c.out.free()
 	c.returnWindowsLocked()
+	c.freeList, c.waiting = nil, nil
 	c.mu.Unlock()
-	if e.Remote || c.ended {
+	if quick {
 		c.wc.Close()
 		return
 	}
@@ -182,8 +211,12 @@ func (c *Conn) finish() {
 	c.wc.LingerClose(256<<10, 2*time.Second)
 }
 
-// Close ends the connection at once.
+// Close ends the connection at once. It may be called from any goroutine, and
+// more than once.
 func (c *Conn) Close(why error) {
+	c.mu.Lock()
+	c.abrupt = true
+	c.mu.Unlock()
 	c.fail(&Error{Code: h2frame.NoError, Conn: true, Err: why})
 	c.wc.InterruptRead(why)
 	c.wc.InterruptWrite(why)
@@ -206,7 +239,7 @@ func (c *Conn) Drain() {
 		c.checkDrainedLocked()
 		return
 	}
-	c.draining = drainBegun
+	c.draining, c.drainAt = drainBegun, c.sweep.NowExact()
 	c.out.append(h2frame.AppendGoAway(c.out.tail(), h2frame.MaxStreamID, h2frame.NoError, ""))
 	c.sendPingLocked(pingDrain)
 	c.kickLocked()

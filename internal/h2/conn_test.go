@@ -88,6 +88,13 @@ func TestFramesOutOfPlace(t *testing.T) {
 		}, "GOAWAY COMPRESSION_ERROR"},
 		// RFC 9113, section 8.1.1: a malformed message ends its stream.
 		{"malformed", func(b *bed) { b.headers(1, true, "a: b") }, "RST_STREAM 1 PROTOCOL_ERROR"},
+		// RFC 9113, section 6.4: what has not begun cannot be reset.
+		{"window of an idle stream", raw(http2.FrameWindowUpdate, 0, 1, "\x00\x00\x00\x00"), "GOAWAY PROTOCOL_ERROR"},
+		{"idle stream on itself", func(b *bed) { b.must(b.fr.WritePriority(1, http2.PriorityParam{StreamDep: 1})) }, "GOAWAY PROTOCOL_ERROR"},
+		{"bad priority in a section", func(b *bed) {
+			b.must(b.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: b.block(getLines...)}))
+			b.must(b.fr.WriteRawFrame(http2.FramePriority, 0, 1, []byte("x")))
+		}, "GOAWAY PROTOCOL_ERROR"},
 		{"priority update of nobody", raw(0x10, 0, 0, "\x00\x00\x00\x00u=1"), "GOAWAY PROTOCOL_ERROR"},
 		{"window of the connection overflows", func(b *bed) { b.must(b.fr.WriteWindowUpdate(0, 1<<31-1)) }, "GOAWAY FLOW_CONTROL_ERROR"},
 	} {

@@ -23,7 +23,7 @@ func (c *Conn) data(h h2frame.Header, p []byte) error {
 	}
 	end := h.Flags.Has(h2frame.FlagEndStream)
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	// RFC 9113, section 6.9.1: padding counts too, and so does what comes for a
 	// stream that is closed already.
 	if v := c.recv.Recv(h.Length); v != h2stream.Accept {
@@ -92,7 +92,8 @@ func (c *Conn) priorityUpdate(p []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if st := c.streams[id]; st != nil {
-		st.rank.Priority = h2stream.ParsePriority(st.rank.Priority, value)
+		// RFC 9218, section 7: it is a complete set; what it leaves out has its default.
+		st.rank.Priority = h2stream.ParsePriority(h2stream.DefaultPriority(), value)
 	}
 	return nil
 }
@@ -110,18 +111,14 @@ func (c *Conn) reset(h h2frame.Header, p []byte) error {
 	if code == h2frame.NoError && c.role == h2frame.Client && st.inEnd {
 		// RFC 9113, section 8.1: a server that has answered in full may stop an
 		// upload this way; the answer stands.
-		st.wCause = e
+		st.stopped = e
 		st.w.wake()
 	} else {
 		st.failLocked(e)
 	}
 	c.removeLocked(st)
-	changed := c.changed
-	c.mu.Unlock()
+	c.unlock()
 	st.tellGone(e)
-	if changed != nil {
-		changed()
-	}
 	return nil
 }
 
@@ -129,23 +126,28 @@ func (c *Conn) reset(h h2frame.Header, p []byte) error {
 func (c *Conn) resetStream(fe *h2frame.Error) error {
 	c.mu.Lock()
 	st := c.streams[fe.Stream]
-	if st != nil {
+	read := true
+	switch {
+	case st != nil:
 		st.resetLocked(fe.Code, fe)
-	} else {
+	case c.ids.Standing(fe.Stream) != h2stream.StandingClosed:
+		// RFC 9113, section 6.4: an idle stream cannot be reset.
+		c.mu.Unlock()
+		return violation(fe.Code, fe.Detail)
+	default:
 		c.ids.Closed(fe.Stream, h2stream.EndReset)
-		c.out.append(h2frame.AppendReset(c.out.tail(), fe.Stream, fe.Code))
-		c.kickLocked()
+		read = c.controlLocked(h2frame.AppendReset(c.out.tail(), fe.Stream, fe.Code))
 	}
 	v := h2stream.Accept
-	if c.role == h2frame.Server {
+	if c.role == h2frame.Server || st == nil {
+		// The origin's faults on streams of ours are as many as our requests.
 		v = c.abuse.Spend(&limits, h2stream.Provoked, c.sweep.Now())
 	}
-	full := len(c.out.b) > outHard
-	c.mu.Unlock()
+	c.unlock()
 	if st != nil {
 		st.tellGone(&Error{Code: fe.Code, Err: fe})
 	}
-	if full {
+	if !read {
 		return errUnread
 	}
 	return verdict(v, 0)
@@ -179,10 +181,14 @@ func (c *Conn) windowUpdate(h h2frame.Header, p []byte) error {
 func (c *Conn) goAway(p []byte) error {
 	last, code, debug := h2frame.ParseGoAway(p)
 	c.mu.Lock()
-	if c.role == h2frame.Server {
-		// The client will open no more; what runs is finished.
-		c.mu.Unlock()
-		return nil
+	if c.role == h2frame.Server || c.draining == drainRemote {
+		// One says it all, a second one where the end is; who sends many more wants
+		// something else.
+		if v := c.abuse.Spend(&limits, h2stream.UnknownFrames, c.sweep.Now()); v != h2stream.Accept || c.role == h2frame.Server {
+			// A client will open no more; what runs is finished.
+			c.mu.Unlock()
+			return verdict(v, 0)
+		}
 	}
 	c.draining = drainRemote
 	e := &Error{Code: code, Remote: true, Conn: true, Unprocessed: true, Err: debugError(debug)}
@@ -191,17 +197,15 @@ func (c *Conn) goAway(p []byte) error {
 		if id > last {
 			lost = append(lost, st)
 			st.failLocked(e)
+			st.state.Abandon()
 			c.removeLocked(st)
 		}
 	}
 	c.checkDrainedLocked()
-	changed := c.changed
-	c.mu.Unlock()
+	c.freed = true
+	c.unlock()
 	for _, st := range lost {
 		st.tellGone(e)
-	}
-	if changed != nil {
-		changed()
 	}
 	return nil
 }

@@ -71,6 +71,8 @@ var (
 	// ErrNotHTTP2 says that the other end speaks something else.
 	ErrNotHTTP2 = errors.New("the other end does not speak HTTP/2")
 	errEnded    = errors.New("the connection has ended")
+	// errMisplaced is an error of whoever uses a Stream.
+	errMisplaced = &Error{Code: h2frame.InternalError, Err: errors.New("a head or trailer that has no place here")}
 )
 
 // Error is why a stream or a connection ended before it was complete.

@@ -230,7 +230,14 @@ func (r *headReader) request(req *message.Request, end bool) (protocol string, r
 	method := r.pseudo[pseudoMethod]
 	req.SetMethodBytes([]byte(method))
 	protocol = r.pseudo[pseudoProtocol]
+	defer r.release()
 	if r.tooLarge {
+		// Nobody will look at it.
+		r.size = 0
+		r.h.Reset()
+		if !end {
+			req.SetLength(-1)
+		}
 		return "", refuseTooLarge
 	}
 	switch connect := method == "CONNECT"; {
@@ -259,6 +266,14 @@ func (r *headReader) request(req *message.Request, end bool) (protocol string, r
 		return "", nil
 	}
 	return protocol, r.target(req)
+}
+
+// release gives back what only the section itself needed.
+func (r *headReader) release() {
+	r.pseudo = [pseudoCount]string{}
+	if cap(r.cookie) > maxKeptHead {
+		r.cookie = nil
+	}
 }
 
 // framing says how long the body is.

@@ -37,6 +37,14 @@ var staticNames = [...]string{
 	"transfer-encoding", "user-agent", "vary", "via", "www-authenticate",
 }
 
+// hpackTable is how large either end takes the other's dynamic table to be until it
+// hears something else (RFC 9113, section 6.5.2); hpackNoTable is the instruction that
+// makes ours empty (RFC 7541, section 6.3).
+const (
+	hpackTable   = 4096
+	hpackNoTable = 0x20
+)
+
 // Indices of RFC 7541, appendix A.
 const (
 	staticAuthority = 1

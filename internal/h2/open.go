@@ -13,6 +13,9 @@ import (
 // maxFree bounds the Streams that a connection keeps for its next requests.
 const maxFree = 64
 
+// maxKeptHead bounds the sections of those: the memory behind large ones is not kept.
+const maxKeptHead = 4 << 10
+
 // allocLocked returns a Stream without an identifier.
 func (c *Conn) allocLocked() *Stream {
 	if n := len(c.freeList); n > 0 {
@@ -57,7 +60,10 @@ func (c *Conn) recycleLocked(st *Stream) {
 	if len(c.streams) == 0 && c.running == 0 {
 		c.idleSince = max(c.sweep.Now(), 1)
 	}
-	if st.err == nil && st.rCause == nil && st.wCause == nil && len(c.freeList) < maxFree && c.err == nil {
+	c.headHeld -= st.held
+	large := st.held > maxKeptHead
+	st.held = 0
+	if st.err == nil && st.rCause == nil && st.wCause == nil && st.stopped == nil && !large && len(c.freeList) < maxFree && c.err == nil {
 		c.freeList = append(c.freeList, st)
 	}
 }
@@ -153,6 +159,7 @@ func (c *Conn) slotLocked(st *Stream) {
 	}
 	st.served = false
 	c.opened--
+	c.freed = true
 	if len(c.streams) == 0 && c.opened == 0 {
 		c.idleSince = max(c.sweep.Now(), 1)
 	}

@@ -11,15 +11,17 @@ import (
 // have to wait for the writer: about what one write moves.
 const outMax = 64 << 10
 
-// outHard is what control frames may add to it. An end that makes us answer
-// pings and does not read the answers would have us keep them all.
-const outHard = outMax + 48<<10
+// controlMax bounds what frames may add to it that the other end makes us send. One
+// that asks with pings, SETTINGS or faults and does not read the answers would have
+// us keep them all.
+const controlMax = 16 << 10
 
 // outBuffer holds what is to be written, in a buffer that is held only while
 // there is something in it.
 type outBuffer struct {
-	b   []byte
-	mem *buf.Buffer
+	b       []byte
+	mem     *buf.Buffer
+	control int // bytes in b that the other end asked for
 }
 
 // tail returns where to append; append takes the result back.
@@ -41,19 +43,26 @@ func (o *outBuffer) reserve(n int) {
 	if len(b)+n <= cap(b) {
 		return
 	}
-	if need := len(b) + n; need <= buf.LargeSize && o.mem != nil {
-		large := buf.Get(buf.Large)
-		o.b = append(large.B[:0], b...)
-		o.mem.Free()
-		o.mem = large
+	need, class := len(b)+n, buf.Large
+	switch {
+	case need > buf.LargeSize:
+		return
+	case need <= buf.SmallSize:
+		class = buf.Small
 	}
+	larger := buf.Get(class)
+	o.b = append(larger.B[:0], b...)
+	if o.mem != nil {
+		o.mem.Free()
+	}
+	o.mem = larger
 }
 
 func (o *outBuffer) free() {
 	if o.mem != nil {
 		o.mem.Free()
 	}
-	o.mem, o.b = nil, nil
+	*o = outBuffer{}
 }
 
 // kickLocked sees to it that what is in out is written.
@@ -106,9 +115,10 @@ func (c *Conn) write() {
 // controlLocked appends a frame of a few bytes that the other end asked for, and
 // reports false when it does not read what it asks for.
 func (c *Conn) controlLocked(b []byte) bool {
+	c.out.control += len(b) - len(c.out.b)
 	c.out.append(b)
 	c.kickLocked()
-	return len(b) <= outHard
+	return c.out.control <= controlMax
 }
 
 // roomLocked reports whether streams may add to out.
@@ -140,7 +150,7 @@ func (c *Conn) wakeWritersLocked() {
 // canSendLocked reports whether the stream could send a part of what it wants,
 // as far as credit goes.
 func (st *Stream) canSendLocked() bool {
-	return st.err != nil || st.wCause != nil || st.needs == 0 || (st.send.Available() > 0 && st.c.send.Available() > 0)
+	return st.stoppedLocked() != nil || st.needs == 0 || (st.send.Available() > 0 && st.c.send.Available() > 0)
 }
 
 // enqueueLocked notes that the stream waits to send.

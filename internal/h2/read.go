@@ -21,7 +21,7 @@ func (c *Conn) begin() error {
 	if c.role == h2frame.Client {
 		return nil
 	}
-	c.markSection(true)
+	c.noteOwed(true)
 	for len(c.wc.Buffered()) < len(h2frame.Preface) {
 		if b := c.wc.Buffered(); !bytes.HasPrefix([]byte(h2frame.Preface), b) {
 			return errMissingPreface
@@ -34,7 +34,6 @@ func (c *Conn) begin() error {
 		return errMissingPreface
 	}
 	c.wc.Discard(len(h2frame.Preface))
-	c.markSection(false)
 	return nil
 }
 
@@ -57,12 +56,8 @@ func (c *Conn) readFrames() error {
 		if len(b) < n {
 			return nil
 		}
-		var err error
-		if ferr == nil {
-			err = c.frame(h, b[h2frame.HeaderLen:n])
-		} else {
-			err = ferr
-		}
+		err := c.frame(h, b[h2frame.HeaderLen:n], ferr)
+		c.frames++
 		c.wc.Discard(n)
 		if err = c.streamError(err); err != nil {
 			return err
@@ -73,7 +68,7 @@ func (c *Conn) readFrames() error {
 // fill waits for more.
 func (c *Conn) fill() error {
 	partial := len(c.wc.Buffered()) > 0
-	c.markSection(partial || c.block.stream != 0)
+	c.noteOwed(partial)
 	var err error
 	if partial {
 		err = c.wc.Fill()
@@ -89,17 +84,30 @@ func (c *Conn) fill() error {
 	return err
 }
 
-// markSection notes whether the other end owes us the rest of a frame or of a
-// field section: it must not hold the connection so.
-func (c *Conn) markSection(owed bool) {
+// noteOwed notes whether the other end owes us the rest of a frame, or of a preface
+// or field section: it must not hold the connection so. A frame that came since the
+// last time is progress of frames; of a section only its end is.
+func (c *Conn) noteOwed(frame bool) {
+	block := c.block.stream != 0 || !c.sawSettings()
+	if !frame && !block && !c.owes {
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	now := max(c.sweep.Now(), 1)
 	switch {
-	case !owed:
-		c.sectionSince = 0
-	case c.sectionSince == 0:
-		c.sectionSince = max(c.sweep.Now(), 1)
+	case !frame:
+		c.frameSince = 0
+	case c.frameSince == 0 || c.frames != c.noted:
+		c.frameSince = now
 	}
+	switch {
+	case !block:
+		c.blockSince = 0
+	case c.blockSince == 0 || c.block.begun:
+		c.blockSince = now
+	}
+	c.noted, c.owes, c.block.begun = c.frames, frame || block, false
 }
 
 func (c *Conn) sawSettings() bool { return c.head.settings }
@@ -122,9 +130,8 @@ func (c *Conn) streamError(err error) error {
 	return c.resetStream(fe)
 }
 
-// frame handles one frame, which is well formed as far as the table of frames
-// says.
-func (c *Conn) frame(h h2frame.Header, p []byte) error {
+// frame handles one frame. Ferr is what the table of frames has against it.
+func (c *Conn) frame(h h2frame.Header, p []byte, ferr *h2frame.Error) error {
 	// RFC 9113, section 6.10: nothing comes between HEADERS and its
 	// CONTINUATIONs, not even frames of unknown types.
 	if c.block.stream != 0 && (h.Type != h2frame.TypeContinuation || h.Stream != c.block.stream) {
@@ -132,6 +139,9 @@ func (c *Conn) frame(h h2frame.Header, p []byte) error {
 	}
 	if v := c.spend(h); v != h2stream.Accept {
 		return v.Err(0)
+	}
+	if ferr != nil {
+		return ferr
 	}
 	switch h.Type {
 	case h2frame.TypeData:

@@ -10,6 +10,7 @@ import (
 // reader goroutine.
 type block struct {
 	stream uint32 // 0: there is none
+	begun  bool   // since noteOwed last looked
 	end    bool   // END_STREAM
 	frames int
 	b      []byte
@@ -19,6 +20,28 @@ type block struct {
 // small ones, or in ones of no bytes for ever (CVE-2024-27316), costs more than it
 // is worth.
 const maxContinuations = 16
+
+// blockBytes bounds a section as it comes. It is more than what a section may be, so
+// that one that is too large is answered; one that is far too large is not read.
+func (cfg *Config) blockBytes() int { return 2 * cfg.HeadBytes }
+
+// heldBytes bounds the decoded sections that the streams of a connection hold
+// together. References of one byte to a large entry of the dynamic table make 100
+// sections of 64 KiB out of a few packets; with closed windows their streams would
+// keep them for as long as a response may wait (the HPACK bomb of 2026).
+func (c *Conn) heldBytes() int { return 5 * c.cfg.HeadBytes }
+
+// holdLocked counts the present section as held by st, and reports false where
+// there is no room for it.
+func (c *Conn) holdLocked(st *Stream) bool {
+	n := c.head.size
+	if c.headHeld+n > c.heldBytes() {
+		return false
+	}
+	c.headHeld += n
+	st.held += n
+	return true
+}
 
 func (c *Conn) headers(h h2frame.Header, p []byte) error {
 	fragment, _, _, ferr := h2frame.ParseHeaders(h, p)
@@ -30,7 +53,7 @@ func (c *Conn) headers(h h2frame.Header, p []byte) error {
 	if h.Flags.Has(h2frame.FlagEndHeaders) {
 		return c.section(h.Stream, end, fragment)
 	}
-	c.block.stream, c.block.end, c.block.frames = h.Stream, end, 0
+	c.block.stream, c.block.begun, c.block.end, c.block.frames = h.Stream, true, end, 0
 	c.block.b = append(c.block.b[:0], fragment...)
 	return nil
 }
@@ -39,7 +62,7 @@ func (c *Conn) continuation(h h2frame.Header, p []byte) error {
 	if c.block.stream == 0 {
 		return violation(h2frame.ProtocolError, "CONTINUATION without HEADERS")
 	}
-	if c.block.frames++; c.block.frames > maxContinuations || len(c.block.b)+len(p) > c.cfg.HeadBytes {
+	if c.block.frames++; c.block.frames > maxContinuations || len(c.block.b)+len(p) > c.cfg.blockBytes() {
 		return violation(h2frame.EnhanceYourCalm, "the field section is too long")
 	}
 	c.block.b = append(c.block.b, p...)
@@ -59,10 +82,15 @@ func (c *Conn) continuation(h h2frame.Header, p []byte) error {
 func (c *Conn) section(id uint32, end bool, b []byte) error {
 	c.mu.Lock()
 	st := c.streams[id]
+	head := st != nil && c.role == h2frame.Client && !st.state.HeadReceived()
 	c.mu.Unlock()
+	// From here on st may end, and its memory serve another stream: who takes the
+	// lock again looks whether it is still this one's.
 	switch {
+	case head:
+		return c.responseHead(st, id, end, b)
 	case st != nil:
-		return c.sectionOn(st, end, b)
+		return c.trailer(st, id, end, b)
 	case c.role == h2frame.Server:
 		return c.newStream(id, end, b)
 	}
@@ -113,7 +141,7 @@ func (c *Conn) newStream(id uint32, end bool, b []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	v := c.ids.Recv(id, h2frame.TypeHeaders)
-	if v == h2stream.Accept && c.head.bad == "" && c.running < c.cfg.MaxStreams && !c.closing {
+	if v == h2stream.Accept && c.head.bad == "" && c.running < c.cfg.MaxStreams && !c.closing && c.holdLocked(st) {
 		st.openLocked(id, end)
 		c.running++
 		st.served = true
@@ -121,14 +149,16 @@ func (c *Conn) newStream(id uint32, end bool, b []byte) error {
 		go c.serve(st)
 		return nil
 	}
-	c.freeList = append(c.freeList, st)
+	if c.head.size <= maxKeptHead {
+		c.freeList = append(c.freeList, st)
+	}
 	switch {
 	case v != h2stream.Accept, c.closing:
 		return verdict(v, id)
 	case c.head.bad != "":
 		return c.head.malformed(id)
 	}
-	return &h2frame.Error{Code: h2frame.RefusedStream, Stream: id, Detail: "more streams than permitted"}
+	return &h2frame.Error{Code: h2frame.RefusedStream, Stream: id, Detail: "more streams, or more in their heads, than permitted"}
 }
 
 // serve runs the handler of a stream.
@@ -146,25 +176,23 @@ func (st *Stream) openLocked(id uint32, end bool) {
 	st.state = h2stream.NewMachine(c.role)
 	st.send = h2stream.NewSendWindow(c.peer.InitialWindowSize)
 	st.recv = h2stream.NewRecvWindow(c.cfg.StreamWindow)
+	if !c.acked {
+		st.recv = h2stream.NewRecvWindow(c.firstWindow())
+	}
 	if c.role == h2frame.Server {
 		st.state.RecvHeaders(false, end)
 		st.inEnd, st.content = end, h2stream.NewContent(st.Req.Length())
 	}
 }
 
-// sectionOn handles a section on a stream that is open: a trailer, or a head of a
-// response.
-func (c *Conn) sectionOn(st *Stream, end bool, b []byte) error {
-	if c.role == h2frame.Client && !st.state.HeadReceived() {
-		return c.responseHead(st, end, b)
-	}
+// trailer handles a section behind the head of a stream.
+func (c *Conn) trailer(st *Stream, id uint32, end bool, b []byte) error {
 	var trailer message.Header
 	if err := c.decode(trailerSection, &trailer, b); err != nil {
 		return err
 	}
-	id := st.id
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	if c.streams[id] != st {
 		return nil
 	}
@@ -177,7 +205,7 @@ func (c *Conn) sectionOn(st *Stream, end bool, b []byte) error {
 		return verdict(v, id)
 	case c.head.bad != "":
 		return c.head.malformed(id)
-	case c.head.tooLarge:
+	case c.head.tooLarge || !c.holdLocked(st):
 		return &h2frame.Error{Code: h2frame.EnhanceYourCalm, Stream: id, Detail: "the trailer section is larger than the limit"}
 	}
 	st.trail.CopyFrom(&trailer)
@@ -191,15 +219,14 @@ func (c *Conn) sectionOn(st *Stream, end bool, b []byte) error {
 // origin that sends them without end must not fill our memory.
 const maxHeads = 16
 
-func (c *Conn) responseHead(st *Stream, end bool, b []byte) error {
+func (c *Conn) responseHead(st *Stream, id uint32, end bool, b []byte) error {
 	resp := getHead()
 	if err := c.decode(responseHead, &resp.Header, b); err != nil {
 		return err
 	}
 	interim := c.head.response(resp, end)
-	id := st.id
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	if c.streams[id] != st {
 		putHead(resp)
 		return nil
@@ -212,7 +239,7 @@ func (c *Conn) responseHead(st *Stream, end bool, b []byte) error {
 		return c.head.malformed(id)
 	case c.head.tooLarge:
 		return &h2frame.Error{Code: h2frame.EnhanceYourCalm, Stream: id, Detail: "the field section is larger than the limit"}
-	case len(st.heads) >= maxHeads || interim && st.headSz+c.head.size > c.cfg.HeadBytes:
+	case len(st.heads) >= maxHeads || interim && st.headSz+c.head.size > c.cfg.HeadBytes || !c.holdLocked(st):
 		return &h2frame.Error{Code: h2frame.EnhanceYourCalm, Stream: id, Detail: "more interim responses than anybody reads"}
 	}
 	st.heads = append(st.heads, resp)
@@ -222,12 +249,13 @@ func (c *Conn) responseHead(st *Stream, end bool, b []byte) error {
 		if st.headOnly || resp.Status == 204 || resp.Status == 304 {
 			length = 0 // RFC 9113, section 8.1.1: Content-Length says what would have been
 		}
-		st.inEnd, st.content = end, h2stream.NewContent(length)
+		st.content = h2stream.NewContent(length)
 		if end {
 			if v := st.content.Recv(0, true); v != h2stream.Accept {
 				return verdict(v, id)
 			}
 		}
+		st.inEnd = end
 	}
 	st.r.wake()
 	st.endedLocked()

@@ -26,7 +26,8 @@ func (c *Conn) sayHello() {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	b := c.out.tail()
+	// Not in a buffer that has to be given back: Serve may never be called.
+	b := make([]byte, 0, 256)
 	if c.role == h2frame.Client {
 		b = append(b, h2frame.Preface...)
 	}
@@ -38,28 +39,56 @@ func (c *Conn) sayHello() {
 }
 
 func (c *Conn) settings(h h2frame.Header, p []byte) error {
+	c.mu.Lock()
 	if h.Flags.Has(h2frame.FlagAck) {
+		defer c.mu.Unlock()
+		c.ackedLocked()
 		return nil
 	}
-	c.mu.Lock()
 	ferr := h2frame.EachSetting(p, c.settingLocked)
+	if !c.seen && !c.acked {
+		c.ackSince = max(c.sweep.Now(), 1)
+	}
 	c.head.settings, c.seen = true, true
 	ok := true
 	if ferr == nil {
 		ok = c.controlLocked(h2frame.AppendSettingsAck(c.out.tail()))
 		c.wakeWritersLocked()
 	}
-	changed := c.changed
-	c.mu.Unlock()
+	c.freed = true
+	c.unlock()
 	switch {
 	case ferr != nil:
 		return ferr
 	case !ok:
 		return errUnread
-	case changed != nil:
-		changed()
 	}
 	return nil
+}
+
+// ackedLocked notes that the other end heeds our settings from now on.
+//
+// RFC 9113, section 6.5.3, and section 6.9.3: until then a client may send as much as
+// the first window of the protocol allows, even if we announced a smaller one.
+func (c *Conn) ackedLocked() {
+	if c.acked {
+		return
+	}
+	c.acked, c.ackSince = true, 0
+	if c.firstWindow() == c.cfg.StreamWindow {
+		return
+	}
+	for _, st := range c.streams {
+		st.recv.Adjust(c.cfg.StreamWindow - h2frame.InitialWindow)
+	}
+}
+
+// firstWindow is the window of streams that a client opens before it knows ours.
+func (c *Conn) firstWindow() int {
+	if c.role == h2frame.Client {
+		return c.cfg.StreamWindow // a server answers when it has read our SETTINGS
+	}
+	return max(c.cfg.StreamWindow, h2frame.InitialWindow)
 }
 
 // settingLocked takes one setting of the other end.
@@ -98,9 +127,9 @@ const (
 	pingTune  = 0x63697271_74756e65
 )
 
-// sendPingLocked sends a ping; one at a time but for the one that drains.
+// sendPingLocked sends a ping; one at a time, but that one that measures gives way.
 func (c *Conn) sendPingLocked(kind uint64) {
-	if c.ping.sent != 0 && kind != pingDrain {
+	if c.ping.sent != 0 && (kind == pingTune || c.ping.kind != pingTune) && kind != pingDrain {
 		return
 	}
 	c.ping.sent, c.ping.kind = max(c.sweep.NowExact(), 1), kind
@@ -155,7 +184,7 @@ func (c *Conn) turn(now time.Duration) {
 	}
 	e := c.overdueLocked(now)
 	idle := c.idleSince > 0 && c.cfg.IdleTimeout > 0 && now-c.idleSince >= c.cfg.IdleTimeout
-	if c.draining == drainBegun && now-c.ping.sent >= drainWait {
+	if c.draining == drainBegun && now-c.drainAt >= drainWait {
 		c.endDrainLocked()
 	}
 	if e == nil && idle && c.role == h2frame.Server && c.draining == drainNone {
@@ -173,7 +202,9 @@ func (c *Conn) turn(now time.Duration) {
 var (
 	errUnread      = &Error{Code: h2frame.EnhanceYourCalm, Conn: true, Err: debugText("answers were asked for and not read")}
 	errSlowSection = &Error{Code: h2frame.EnhanceYourCalm, Conn: true, Err: debugText("a frame or a field section did not come in time")}
-	errNoPong      = &Error{Code: h2frame.NoError, Conn: true, Err: ErrPing}
+	// RFC 9113, section 6.5.3.
+	errSettings = &Error{Code: h2frame.SettingsTimeout, Conn: true, Err: debugText("our settings were not acknowledged in time")}
+	errNoPong   = &Error{Code: h2frame.NoError, Conn: true, Err: ErrPing}
 )
 
 // ErrPing and ErrIdle say that a ping was not answered in time, and that nothing
@@ -183,11 +214,21 @@ const (
 	ErrIdle = debugText("the connection was idle for too long")
 )
 
+// slowFrames is how many times HeadTimeout a frame may take that does come, but
+// slowly: what a full one takes at the least rate that is permitted to bodies.
+const slowFrames = 8
+
 // overdueLocked returns what the connection waited for in vain.
 func (c *Conn) overdueLocked(now time.Duration) *Error {
-	if t := c.cfg.HeadTimeout; t > 0 && c.sectionSince > 0 && now-c.sectionSince > t {
-		if c.block.stream != 0 || now-c.heard > t || now-c.sectionSince > 8*t {
+	if t := c.cfg.HeadTimeout; t > 0 {
+		frame := now - c.frameSince
+		switch {
+		case c.blockSince > 0 && now-c.blockSince > t:
 			return errSlowSection
+		case c.frameSince > 0 && (frame > t && now-c.heard > t || frame > slowFrames*t):
+			return errSlowSection
+		case c.ackSince > 0 && now-c.ackSince > t:
+			return errSettings
 		}
 	}
 	if t := c.cfg.PingTimeout; t > 0 && c.ping.sent > 0 && c.ping.kind == pingAlive && now-c.ping.sent > t && now-c.heard > t {

@@ -49,6 +49,8 @@ type use struct {
 	trail   message.Header
 	rCause  error // ends reads
 	wCause  error // ends writes
+	stopped error // ends writes, for good: the other end has answered and wants no more
+	held    int   // bytes of decoded sections, in c.headHeld
 	r, w    wait
 	needs   int   // body bytes that a write waits to send
 	queued  bool  // in c.waiting
@@ -223,7 +225,7 @@ func (st *Stream) until(since, timeout time.Duration, r *wire.Rate) time.Duratio
 func (st *Stream) Reset(code h2frame.Code) {
 	st.c.mu.Lock()
 	st.resetLocked(code, nil)
-	st.c.mu.Unlock()
+	st.c.unlock()
 }
 
 func (st *Stream) resetLocked(code h2frame.Code, cause error) {
@@ -259,7 +261,11 @@ func (st *Stream) Done() {
 	c := st.c
 	st.Unwatch()
 	c.mu.Lock()
+	defer c.unlock()
 	st.done = true
+	if st.pending {
+		c.kickLocked()
+	}
 	st.returnLentLocked()
 	if st.id != 0 && c.streams[st.id] == st {
 		code := h2frame.Cancel
@@ -278,9 +284,4 @@ func (st *Stream) Done() {
 	}
 	c.recycleLocked(st)
 	c.checkDrainedLocked()
-	changed := c.changed
-	c.mu.Unlock()
-	if changed != nil {
-		changed() // there is room for another
-	}
 }

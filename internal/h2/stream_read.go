@@ -95,6 +95,8 @@ func (st *Stream) ReadHead(resp *message.Response) error {
 			resp.CopyFrom(head)
 			putHead(head)
 			if len(st.heads) == 0 {
+				c.headHeld -= st.headSz
+				st.held -= st.headSz
 				st.headSz = 0
 			}
 			return nil

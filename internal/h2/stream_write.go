@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/cirqueproxy/cirque/internal/h2frame"
+	"github.com/cirqueproxy/cirque/internal/h2stream"
 	"github.com/cirqueproxy/cirque/internal/wire"
 	"github.com/cirqueproxy/cirque/message"
 )
@@ -49,7 +50,7 @@ func (st *Stream) WriteRequest(req *message.Request, protocol string, end bool) 
 func (st *Stream) section(interim, end bool, encode func([]byte) []byte) error {
 	c := st.c
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	if err := st.awaitRoomLocked(); err != nil {
 		return err
 	}
@@ -58,11 +59,19 @@ func (st *Stream) section(interim, end bool, encode func([]byte) []byte) error {
 			return err
 		}
 	}
+	if st.state.SendHeaders(interim, end) != h2stream.Accept {
+		return errMisplaced
+	}
 	at := len(c.out.tail())
 	b := append(c.out.tail(), make([]byte, h2frame.HeaderLen)...)
+	if c.peer.HeaderTableSize < c.hpack {
+		// RFC 9113, section 4.3.1: who was told that the table is smaller now says so
+		// before anything else. We have none.
+		b = append(b, hpackNoTable)
+		c.hpack = 0
+	}
 	b = encode(b)
 	c.out.append(frameSection(b, at, st.id, end, c.maxFrameLocked()))
-	st.state.SendHeaders(interim, end)
 	st.sentLocked(end)
 	return nil
 }
@@ -98,6 +107,10 @@ func (st *Stream) stoppedLocked() error {
 		return st.wCause
 	case st.err != nil:
 		return st.err
+	case st.stopped != nil:
+		return st.stopped
+	case st.c.err != nil:
+		return st.c.err // the stream was not opened yet
 	case st.sentEnd:
 		return ErrLength
 	}
@@ -138,7 +151,7 @@ func (st *Stream) WriteBody(b []byte, end, later bool) error {
 	}
 	c := st.c
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	defer c.dequeueLocked(st)
 	since := c.sweep.Now()
 	for {

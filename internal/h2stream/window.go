@@ -113,6 +113,15 @@ func (w *RecvWindow) Grow(size int) (update int) {
 // used up what it has too much. A larger size changes nothing.
 func (w *RecvWindow) Shrink(size int) { w.size = max(min(w.size, int64(size)), 1) }
 
+// Adjust tells that the peer has heard of another first size than the one that it
+// reckoned with, delta bytes more. What it may send can become negative.
+//
+// RFC 9113, section 6.9.2: it adjusts the windows of open streams by the difference.
+func (w *RecvWindow) Adjust(delta int) {
+	w.size += int64(delta)
+	w.credit += int64(delta)
+}
+
 func (w *RecvWindow) update() int {
 	due := w.size - w.credit - w.held
 	if due < max(w.size/4, 1) {
