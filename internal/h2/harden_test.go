@@ -187,7 +187,7 @@ func TestSlowBeginning(t *testing.T) {
 	}
 }
 
-// TestTableSize: RFC 9113, section 4.3.1: an end that makes the table smaller hears at
+// TestTableSize: RFC 9113, section 4.3.1, and RFC 7541, section 6.3: an end that makes the table smaller hears at
 // the beginning of the next section that it is.
 func TestTableSize(t *testing.T) {
 	withServer(t, answer, nil, func(b *bed) {
