@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -346,5 +347,51 @@ func TestUpstreamPing(t *testing.T) {
 	}
 	if len(failed) != 1 || failed[0] != reason.UpstreamPingTimeout {
 		t.Errorf("attempts failed with %v", failed)
+	}
+}
+
+// TestUpstreamHTTP2Idle: connections of HTTP/2 end when nothing was asked of them for
+// the peer's idle timeout, when they are old, and with their Transport.
+func TestUpstreamHTTP2Idle(t *testing.T) {
+	for name, tc := range map[string]struct {
+		change func(*cirque.Peer)
+		end    func(*cirque.Transport)
+		conns  int64 // for two requests
+	}{
+		"idle":     {change: func(p *cirque.Peer) { p.Timeouts.Idle = time.Millisecond }, conns: 1},
+		"requests": {change: func(p *cirque.Peer) { p.MaxRequests = 1 }, end: (*cirque.Transport).CloseIdleConnections, conns: 2},
+		"no reuse": {change: func(p *cirque.Peer) { p.Timeouts.Idle = -1 }, end: (*cirque.Transport).CloseIdleConnections, conns: 2},
+		"closed":   {change: func(p *cirque.Peer) {}, end: (*cirque.Transport).Close, conns: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ended := make(chan struct{}, 2)
+			o := startFrameOrigin(t, listenLoopback(t), nil, func(c *frameConn) {
+				for r := c.request(); r != nil; r = c.request() {
+					c.answer(r.StreamID, "204")
+				}
+				ended <- struct{}{}
+			})
+			peer := o.peer()
+			tc.change(peer)
+			transport := &cirque.Transport{}
+			defer transport.Close()
+			proxy := &cirque.Proxy{Transport: transport, Peer: func(*cirque.Session) (*cirque.Peer, error) { return peer, nil }}
+			for range 2 {
+				w := httptest.NewRecorder()
+				proxy.ServeHTTP(w, httptest.NewRequest("GET", "http://a.test/", nil))
+				if w.Code != 204 {
+					t.Fatalf("status %d", w.Code)
+				}
+			}
+			if tc.end != nil {
+				tc.end(transport)
+			}
+			for range tc.conns {
+				<-ended
+			}
+			if n := o.conns.Load(); n != tc.conns {
+				t.Errorf("%d connections", n)
+			}
+		})
 	}
 }

@@ -239,6 +239,9 @@ func (p *Pool) makeH2(e *Entry, t *Target, w Want) {
 	e.h2.dialing--
 	e.h2.conns = append(e.h2.conns, c)
 	e.wakeLocked(-1, nil)
+	if e.dead || p.shut.Load() {
+		e.drainH2Locked() // the pool was closed while we dialled
+	}
 	e.mu.Unlock()
 	c.serve()
 }
