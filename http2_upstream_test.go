@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -116,18 +117,32 @@ func listenLoopback(t *testing.T) net.Listener {
 	return l
 }
 
-// frontOf starts a server before a peer and returns its URL.
-func frontOf(t *testing.T, peer *cirque.Peer, failed *[]reason.Reason) string {
+// failures are the reasons of failed attempts.
+type failures struct {
+	mu   sync.Mutex
+	list []reason.Reason // Guarded by mu.
+}
+
+func (f *failures) want(t *testing.T, want ...reason.Reason) {
 	t.Helper()
-	var mu sync.Mutex
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !slices.Equal(f.list, want) {
+		t.Errorf("attempts failed with %v, want %v", f.list, want)
+	}
+}
+
+// frontOf starts a server before a peer and returns its URL.
+func frontOf(t *testing.T, peer *cirque.Peer, failed *failures) string {
+	t.Helper()
 	transport := &cirque.Transport{}
 	srv := &cirque.Server{Logger: slog.New(slog.DiscardHandler), Proxy: &cirque.Proxy{
 		Transport: transport, Peer: func(*cirque.Session) (*cirque.Peer, error) { return peer, nil },
 		Filters: []cirque.Filter{{Name: "note", Failed: func(_ *cirque.Session, e *cirque.Error) error {
-			mu.Lock()
-			defer mu.Unlock()
 			if failed != nil {
-				*failed = append(*failed, e.Reason)
+				failed.mu.Lock()
+				defer failed.mu.Unlock()
+				failed.list = append(failed.list, e.Reason)
 			}
 			return nil
 		}}},
@@ -173,13 +188,11 @@ func TestUpstreamRefusals(t *testing.T) {
 					c.answer(r.StreamID, "204")
 				}
 			})
-			var failed []reason.Reason
+			var failed failures
 			if status := post(t, frontOf(t, o.peer(), &failed)); status != 204 {
 				t.Errorf("status %d", status)
 			}
-			if len(failed) != 1 || failed[0] != reason.UpstreamRefused {
-				t.Errorf("attempts failed with %v", failed)
-			}
+			failed.want(t, reason.UpstreamRefused)
 		})
 	}
 }
@@ -192,13 +205,11 @@ func TestUpstreamReset(t *testing.T) {
 			_ = c.WriteRSTStream(r.StreamID, http2.ErrCodeInternal)
 		}
 	})
-	var failed []reason.Reason
+	var failed failures
 	if status := post(t, frontOf(t, o.peer(), &failed)); status != 502 {
 		t.Errorf("status %d", status)
 	}
-	if len(failed) != 1 || failed[0] != reason.UpstreamReset {
-		t.Errorf("attempts failed with %v", failed)
-	}
+	failed.want(t, reason.UpstreamReset)
 }
 
 // TestUpstreamStreamLimit: streams are spread over as many connections as the
@@ -341,13 +352,11 @@ func TestUpstreamPing(t *testing.T) {
 	})
 	peer := o.peer()
 	peer.HTTP2 = cirque.HTTP2{PingEvery: 300 * time.Millisecond, PingTimeout: 300 * time.Millisecond}
-	var failed []reason.Reason
+	var failed failures
 	if status := post(t, frontOf(t, peer, &failed)); status != 504 {
 		t.Errorf("status %d", status)
 	}
-	if len(failed) != 1 || failed[0] != reason.UpstreamPingTimeout {
-		t.Errorf("attempts failed with %v", failed)
-	}
+	failed.want(t, reason.UpstreamPingTimeout)
 }
 
 // TestUpstreamHTTP2Idle: connections of HTTP/2 end when nothing was asked of them for
