@@ -140,6 +140,9 @@ func (c *conn) version(s *Session) string {
 	return p
 }
 
+// tunnels reports whether the connection can carry another protocol than HTTP.
+func (c *conn) tunnels() bool { return c.h1 != nil || c.h2 != nil }
+
 func (c *conn) requests() int {
 	switch {
 	case c.h1 != nil:

@@ -188,6 +188,9 @@ func (d *handlerDown) Started() bool { return d.started }
 // Abort implements exchange.Down.
 func (d *handlerDown) Abort() { d.aborted = true }
 
+// Tunnel implements exchange.Down: there is none here.
+func (d *handlerDown) Tunnel(*message.Response) (exchange.Tunnel, error) { return nil, nil }
+
 // BeginRawIn implements exchange.Down.
 func (d *handlerDown) BeginRawIn() (*wire.Conn, int64) { return nil, 0 }
 

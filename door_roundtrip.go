@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cirqueproxy/cirque/internal/buf"
+	"github.com/cirqueproxy/cirque/internal/exchange"
 	"github.com/cirqueproxy/cirque/internal/wire"
 	"github.com/cirqueproxy/cirque/message"
 	"github.com/cirqueproxy/cirque/reason"
@@ -196,6 +197,9 @@ func (t *roundTrip) ReadBody() ([]byte, bool, error) {
 
 // BodyReady implements exchange.Up.
 func (t *roundTrip) BodyReady() bool { return t.resp.Body == http.NoBody }
+
+// Tunnel implements exchange.Up: there is none here.
+func (t *roundTrip) Tunnel() exchange.Tunnel { return nil }
 
 // BeginRawIn implements exchange.Up.
 func (t *roundTrip) BeginRawIn() (*wire.Conn, int64) { return nil, 0 }

@@ -72,7 +72,7 @@ func (s *Session) upstreamHead() error {
 	s.upReq.CopyFrom(s.req)
 	h := &s.upReq.Header
 	if !s.proxy.KeepHopByHop {
-		removeHopByHop(h, s.h1up != nil && upgradeWanted(s))
+		removeHopByHop(h, s.conn.tunnels() && s.peer.RoundTripper == nil && upgradeWanted(s))
 	}
 	if s.body.continued {
 		h.DelID(message.IDExpect)
@@ -229,8 +229,12 @@ func (s *Session) admit() error {
 	case s.req.Method() == "CONNECT" && (s.proxy == nil || !s.proxy.AllowConnect):
 		// RFC 9110, section 15.5.6: a 405 says what is allowed.
 		s.resp.Header.Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
-		s.CloseAfter()
+		if s.conn.h1 != nil {
+			s.CloseAfter() // what follows is never parsed
+		}
 		return &Error{Reason: reason.MethodRefused}
+	case !s.protocolAllowed():
+		return &Error{Reason: reason.ProtocolRefused}
 	case s.proxy == nil:
 		return &Error{Reason: reason.NoRoute}
 	case s.proxy.planErr != nil:

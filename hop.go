@@ -2,7 +2,10 @@ package cirque
 
 import (
 	"bytes"
+	"slices"
+	"strings"
 
+	"github.com/cirqueproxy/cirque/internal/downstream"
 	"github.com/cirqueproxy/cirque/message"
 )
 
@@ -109,4 +112,24 @@ func upgradeWanted(s *Session) bool {
 		}
 	}
 	return true
+}
+
+// protocolAllowed reports whether the session's request may ask for the protocol
+// that it does. In HTTP/2 that is WebSocket alone, and what the Proxy adds: who asks
+// there counts on it, while HTTP/1.1 goes on without.
+//
+// RFC 8441, section 4: a server answers 501 to a protocol that it does not know.
+func (s *Session) protocolAllowed() bool {
+	d, ok := s.down.(*downstream.H2)
+	if !ok {
+		return true
+	}
+	p := d.Extended()
+	switch {
+	case p == "" || strings.EqualFold(p, "websocket"):
+		return true
+	case s.proxy == nil || !upgradeWanted(s):
+		return false
+	}
+	return slices.ContainsFunc(s.proxy.ConnectProtocols, func(a string) bool { return strings.EqualFold(a, p) })
 }

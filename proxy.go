@@ -42,6 +42,10 @@ type Proxy struct {
 	// 405.
 	AllowConnect bool
 
+	// ConnectProtocols are what a client of HTTP/2 may ask for by extended CONNECT
+	// (RFC 8441) besides websocket. Others get 501.
+	ConnectProtocols []string
+
 	// KeepHopByHop passes on hop-by-hop fields other than those that frame the
 	// message. Only for old parties that need it: it lets a client reach past
 	// this proxy.

@@ -158,10 +158,12 @@ func (srv *Server) isClosing() bool {
 }
 
 // Shutdown stops listening, closes idle connections, lets running requests
-// finish, and returns when there is nothing left. If ctx ends first it returns
-// ctx's error; connections that still run are left to Close.
+// finish and tunnels go on for TunnelDrain, and returns when there is nothing left.
+// If ctx ends first it returns ctx's error; connections that still run are left to
+// Close.
 func (srv *Server) Shutdown(ctx context.Context) error {
 	empty := srv.beginClose(clientConn.Drain)
+	srv.drainTunnels()
 	select {
 	case <-empty:
 		return nil

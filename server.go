@@ -81,6 +81,12 @@ type Server struct {
 	// DrainTimeout bounds how long that is read: 2 s.
 	DrainTimeout time.Duration
 
+	// TunnelDrain is how long tunnels (WebSocket, CONNECT) may go on after Shutdown
+	// was called: 10 s. They never end by themselves as requests do, and their
+	// clients connect again elsewhere. If negative, they may for as long as Shutdown
+	// waits.
+	TunnelDrain time.Duration
+
 	// H2C also takes HTTP/2 without TLS, from clients that know beforehand (RFC 9113,
 	// section 3.3). With TLS the handshake settles it.
 	H2C bool
@@ -136,8 +142,11 @@ type Server struct {
 	conns     map[clientConn]func()     // Guarded by mu: what to call at the end.
 	// handshakes are the connections that have no H1 yet. Guarded by mu.
 	handshakes map[net.Conn]struct{}
-	closing    bool          // Guarded by mu.
-	emptyc     chan struct{} // Guarded by mu: closed when the last connection ends.
+	tunnels    map[*tunnel]struct{} // Guarded by mu.
+	tunnelsEnd *time.Timer          // Guarded by mu: ends them, after Shutdown.
+	noTunnels  bool                 // Guarded by mu: it has.
+	closing    bool                 // Guarded by mu.
+	emptyc     chan struct{}        // Guarded by mu: closed when the last connection ends.
 }
 
 // pick returns v, or def for zero; a negative v is zero: no limit.
@@ -158,6 +167,7 @@ func (srv *Server) init() {
 		srv.listeners = map[net.Listener]struct{}{}
 		srv.conns = map[clientConn]func(){}
 		srv.handshakes = map[net.Conn]struct{}{}
+		srv.tunnels = map[*tunnel]struct{}{}
 		if srv.MaxConns > 0 {
 			srv.tooMany = make(chan struct{}, srv.MaxConns)
 		}

@@ -4,17 +4,21 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"time"
 
+	"github.com/cirqueproxy/cirque/internal/exchange"
 	"github.com/cirqueproxy/cirque/internal/wire"
 	"github.com/cirqueproxy/cirque/reason"
 )
 
-// switchProtocols passes a 101 on and relays bytes until both sides ended.
+// switchProtocols passes a 101 on and relays bytes until both sides ended. Which
+// protocols carry the two sides is theirs to know: to a session every upgrade looks
+// as HTTP/1.1 has it.
 //
 // RFC 9110, section 7.8: a server switches only to a protocol that the client
 // offered.
 func (s *Session) switchProtocols() error {
-	if s.conn.h1 == nil || s.h1up == nil || !upgradeWanted(s) {
+	if !s.conn.tunnels() || !upgradeWanted(s) {
 		return &reason.Error{Reason: reason.UpstreamUnexpectedSwitch}
 	}
 	cleanResponse(&s.resp, false)
@@ -27,10 +31,7 @@ func (s *Session) switchProtocols() error {
 	if err := s.runResponse(); err != nil {
 		return err
 	}
-	up := s.h1up
-	s.up, s.h1up = nil, nil // the connection carries another protocol from here on
-	defer up.Close()
-	return s.tunnel(up.Wire(), up.Tail())
+	return s.tunnel()
 }
 
 // openTunnel answers a CONNECT with the bare connection to the peer.
@@ -48,78 +49,98 @@ func (s *Session) openTunnel() error {
 	if err := s.runResponse(); err != nil {
 		return err
 	}
-	up := s.h1up
-	s.up, s.h1up = nil, nil
-	defer up.Close()
-	return s.tunnel(up.Wire(), nil)
+	return s.tunnel()
 }
 
-// tunnel sends the head of the response and relays. Early is what the origin
-// sent behind its head; what the client sent behind its request is still in its
-// connection's buffer, and goes out only now that the origin has agreed.
-func (s *Session) tunnel(up *wire.Conn, early []byte) error {
-	h1 := s.conn.h1
-	h1.Tunnel()
-	if err := s.down.WriteHead(&s.resp); err != nil {
+// tunnel sends the head of the response and relays. What the client sent behind its
+// request is read, and goes out, only now that the origin has agreed.
+func (s *Session) tunnel() error {
+	up := s.up
+	origin := up.Tunnel()
+	client, err := s.down.Tunnel(&s.resp)
+	if err != nil {
 		return err
 	}
-	if err := s.down.WriteBody(early, false, nil); err != nil {
+	if origin == nil || client == nil {
+		return &reason.Error{Reason: reason.UpstreamUnexpectedSwitch}
+	}
+	s.up, s.h1up = nil, nil // the connection carries another protocol from here on
+	defer up.Close()
+	if err := s.down.WriteHead(&s.resp); err != nil {
 		return err
 	}
 	if err := s.down.Flush(); err != nil {
 		return err
 	}
-	up.Discard(len(early))
 	s.down.Unwatch() // a FIN is passed on from here
-	err := s.relayTunnel(h1.Wire(), up)
-	_ = s.down.WriteBody(nil, true, nil)
-	return err
+	return s.relayTunnel(client, origin)
 }
 
 // relayTunnel moves bytes both ways until both directions ended, or nothing
 // moved for the tunnel's timeout.
-func (s *Session) relayTunnel(client, origin *wire.Conn) error {
+func (s *Session) relayTunnel(client, origin exchange.Tunnel) error {
 	idle := positive(s.timeoutsTo(s.peer).Tunnel)
-	client.SetReadTimeout(idle)
-	origin.SetReadTimeout(idle)
-	// A reader that pauses is no reason to end a tunnel.
-	client.SetWriteTimeout(idle)
-	origin.SetWriteTimeout(idle)
-	client.SetMinRate(0, 0)
-	client.SetMinWriteRate(0, 0)
+	client.SetIdle(idle)
+	origin.SetIdle(idle)
 	t := &tunnel{client: client, origin: origin}
+	s.server.beginTunnel(t)
 	var wg sync.WaitGroup
-	wg.Go(func() { t.move(origin, client) })
-	t.move(client, origin)
+	wg.Go(func() { t.move(origin, client, &t.up) })
+	t.move(client, origin, &t.down)
 	wg.Wait()
+	client.Unwatch()
+	origin.Unwatch()
+	s.server.endTunnel(t)
 	s.body.read.Add(t.up)
 	s.attempt.Received += t.down
 	s.sentBody += t.down
+	if t.err == errShutdown {
+		// No failure of this session: the client gets an end, not a cut.
+		s.down.ResumeBody()
+		client.SetIdle(shutdownWrite)
+		_ = client.CloseWrite()
+		return nil
+	}
 	return t.err
 }
+
+// shutdownWrite is how long the end of a tunnel may take that a shutdown ended: its
+// client may not be reading.
+const shutdownWrite = 2 * time.Second
 
 // tunnel is the state of a relay. Each direction has its goroutine; an error of
 // one ends both.
 type tunnel struct {
-	client, origin *wire.Conn
+	client, origin exchange.Tunnel
 	up, down       int64 // each owned by its direction
 
 	mu  sync.Mutex
 	err error // Guarded by mu.
 }
 
-// move relays one direction. Its end is passed on as a half-close, so that the
-// other direction can end by itself.
-func (t *tunnel) move(dst, src *wire.Conn) {
-	n := &t.down
-	if src == t.client {
-		n = &t.up
+// move relays one direction and counts in n. Its end is passed on as a half-close,
+// so that the other direction can end by itself.
+func (t *tunnel) move(dst, src exchange.Tunnel, n *int64) {
+	var err error
+	if d, s := dst.Wire(), src.Wire(); d != nil && s != nil {
+		err = t.splice(d, s, n)
+	} else {
+		err = t.copy(dst, src, n)
 	}
+	if err != nil {
+		t.fail(&reason.Error{Reason: reason.TunnelEnded, Err: err})
+		return
+	}
+	_ = dst.CloseWrite()
+	src.Watch(func(cause error) { t.fail(&reason.Error{Reason: reason.TunnelEnded, Err: cause}) })
+}
+
+// splice moves between two connections that carry the bytes as they are.
+func (t *tunnel) splice(dst, src *wire.Conn, n *int64) error {
 	for {
 		if b := src.Buffered(); len(b) > 0 {
 			if _, err := dst.Write(b); err != nil {
-				t.fail(err)
-				return
+				return err
 			}
 			*n += int64(len(b))
 			src.Discard(len(b))
@@ -130,33 +151,91 @@ func (t *tunnel) move(dst, src *wire.Conn) {
 		*n += moved
 		switch {
 		case err == nil, errors.Is(err, io.EOF):
-			_ = dst.CloseWrite()
-			return
+			return nil
 		case taken == moved && errors.Is(err, wire.ErrTimeout) && t.moved() != seen:
 			// The other direction is alive, and nothing was lost in a pipe.
 		default:
-			t.fail(err)
-			return
+			return err
+		}
+	}
+}
+
+// copy moves between ends of which one has frames.
+func (t *tunnel) copy(dst, src exchange.Tunnel, n *int64) error {
+	for {
+		seen := t.moved()
+		b, last, err := src.Read()
+		switch {
+		case errors.Is(err, wire.ErrTimeout) && t.moved() != seen:
+			continue
+		case err != nil:
+			return err
+		}
+		if len(b) > 0 {
+			if err := dst.Write(b); err != nil {
+				return err
+			}
+			*n += int64(len(b))
+		}
+		if last {
+			return nil
 		}
 	}
 }
 
 // moved is a figure that changes when anything moves.
-func (t *tunnel) moved() int64 {
-	return t.client.BytesRead() + t.origin.BytesRead()
-}
+func (t *tunnel) moved() int64 { return t.client.Received() + t.origin.Received() }
 
+// fail ends both directions. The first cause stands.
 func (t *tunnel) fail(err error) {
 	t.mu.Lock()
 	first := t.err == nil
 	if first {
-		t.err = &reason.Error{Reason: reason.TunnelEnded, Err: err}
+		t.err = err
 	}
 	t.mu.Unlock()
 	if first {
-		for _, c := range []*wire.Conn{t.client, t.origin} {
-			c.InterruptRead(t.err)
-			c.InterruptWrite(t.err)
-		}
+		t.client.Interrupt(err)
+		t.origin.Interrupt(err)
+	}
+}
+
+// beginTunnel notes a tunnel, which ends at once where the time for them is over.
+func (srv *Server) beginTunnel(t *tunnel) {
+	srv.mu.Lock()
+	srv.tunnels[t] = struct{}{}
+	over := srv.noTunnels
+	srv.mu.Unlock()
+	if over {
+		t.fail(errShutdown)
+	}
+}
+
+// endTunnel forgets a tunnel: it is not told anything after this has returned.
+func (srv *Server) endTunnel(t *tunnel) {
+	srv.mu.Lock()
+	delete(srv.tunnels, t)
+	srv.mu.Unlock()
+}
+
+var errShutdown = &reason.Error{Reason: reason.Shutdown}
+
+// drainTunnels gives tunnels their time from now on.
+func (srv *Server) drainTunnels() {
+	d := pick(srv.TunnelDrain, 10*time.Second)
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	if d > 0 && srv.tunnelsEnd == nil {
+		srv.tunnelsEnd = time.AfterFunc(d, srv.endTunnels)
+	}
+}
+
+// endTunnels ends them. What fail locks is never held by who wants mu.
+func (srv *Server) endTunnels() {
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	srv.noTunnels = true
+	for t := range srv.tunnels {
+		t.fail(errShutdown)
 	}
 }

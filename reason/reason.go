@@ -48,6 +48,7 @@ const (
 	BodyTooLarge    // the request body is over the limit of its route
 	BadExpect       // the expectation is not known
 	MethodRefused   // the method is not served here
+	ProtocolRefused // the protocol that CONNECT asks for is not served here
 	NoRoute         // no route matches
 	Loop            // the request came through this proxy before
 	Refused         // a filter refused the request
@@ -98,6 +99,7 @@ const (
 	UpstreamInterimLimit     // the origin sent too many interim responses
 	UpstreamTrailerTooLarge  // the trailer section of the response is over the limit
 	UpstreamUnexpectedSwitch // the origin switched protocols without being asked
+	UpstreamNoSwitch         // the origin did not switch protocols and did not refuse to
 	UpstreamRefused          // the origin did not look at the request
 	UpstreamProtocolError    // the origin broke the rules of HTTP/2
 	UpstreamPingTimeout      // the origin did not answer a ping in time
@@ -156,6 +158,7 @@ var table = [count]row{
 	BodyTooLarge:    {"body_too_large", Downstream, true, 413, "http_request_error"},
 	BadExpect:       {"bad_expect", Downstream, true, 417, "http_request_error"},
 	MethodRefused:   {"method_refused", Downstream, true, 405, "http_request_denied"},
+	ProtocolRefused: {"protocol_refused", Downstream, true, 501, "http_request_denied"},
 	NoRoute:         {"no_route", Downstream, true, 404, "destination_not_found"},
 	Loop:            {"loop", Downstream, true, 508, "proxy_loop_detected"},
 	Refused:         {"refused", Downstream, true, 403, "http_request_denied"},
@@ -201,6 +204,7 @@ var table = [count]row{
 	UpstreamInterimLimit:     {"upstream_interim_limit", Upstream, true, 502, "http_protocol_error"},
 	UpstreamTrailerTooLarge:  {"upstream_trailer_too_large", Upstream, true, 502, "http_response_trailer_section_size"},
 	UpstreamUnexpectedSwitch: {"upstream_unexpected_switch", Upstream, true, 502, "http_upgrade_failed"},
+	UpstreamNoSwitch:         {"upstream_no_switch", Upstream, true, 502, "http_upgrade_failed"},
 	UpstreamRefused:          {"upstream_refused_stream", Upstream, true, 502, "connection_terminated"},
 	UpstreamProtocolError:    {"upstream_protocol_error", Upstream, true, 502, "http_protocol_error"},
 	UpstreamPingTimeout:      {"upstream_ping_timeout", Upstream, true, 504, "connection_timeout"},

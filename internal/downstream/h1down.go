@@ -6,6 +6,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/cirqueproxy/cirque/internal/exchange"
 	"github.com/cirqueproxy/cirque/internal/h1"
 	"github.com/cirqueproxy/cirque/internal/h1io"
 	"github.com/cirqueproxy/cirque/internal/wire"
@@ -161,8 +162,13 @@ func (c *H1) onSweep(at time.Time) time.Duration {
 	return max(c.sweep.Now()+time.Until(at), 1)
 }
 
-// Tunnel says that what follows the next head is another protocol.
-func (c *H1) Tunnel() { c.tunneled = true }
+// Tunnel implements exchange.Down. What the client sent behind its request is still
+// in the connection's buffer, and is read only now that the origin has agreed.
+func (c *H1) Tunnel(*message.Response) (exchange.Tunnel, error) {
+	c.tunneled = true
+	c.lingering = true // a tunnel that we end with bytes unread must not lose our last ones
+	return h1io.NewTunnel(c.wc), nil
+}
 
 // WriteHead implements exchange.Down.
 func (c *H1) WriteHead(resp *message.Response) error {

@@ -20,9 +20,12 @@ type H2 struct {
 	// Owned by the stream's goroutine.
 	c        *H2Conn
 	st       *h2.Stream
-	head     bool // the request came as HEAD, whatever hooks make of it
-	expect   bool // the client waits for a 100
-	finished bool // the response was written to its end
+	head     bool   // the request came as HEAD, whatever hooks make of it
+	expect   bool   // the client waits for a 100
+	connect  bool   // the request came as CONNECT: its DATA is no body
+	tunneled bool   // and was granted
+	key      string // that we made for the WebSocket handshake, or ""
+	finished bool   // the response was written to its end
 	aborted  bool
 
 	mu      sync.Mutex
@@ -34,8 +37,9 @@ type H2 struct {
 func (d *H2) begin(c *H2Conn, st *h2.Stream) {
 	d.c, d.st = c, st
 	d.head = st.Req.Method() == "HEAD"
-	d.expect = st.Req.Header.HasID(message.IDExpect) && st.Req.Length() != 0
 	d.finished, d.aborted = false, false
+	d.beginConnect()
+	d.expect = st.Req.Header.HasID(message.IDExpect) && st.Req.Length() != 0
 	d.cancel = nil
 	st.SetReadTimeout(c.cfg.BodyTimeout)
 	st.SetWriteTimeout(c.cfg.WriteTimeout)
@@ -44,12 +48,6 @@ func (d *H2) begin(c *H2Conn, st *h2.Stream) {
 
 // Conn returns the connection.
 func (d *H2) Conn() *H2Conn { return d.c }
-
-// Stream returns the stream itself, for tunnels.
-func (d *H2) Stream() *h2.Stream { return d.st }
-
-// Protocol returns what an extended CONNECT asks for (RFC 8441), or "".
-func (d *H2) Protocol() string { return d.st.Protocol }
 
 // Refusal returns with which status and why the request must be refused; the
 // status is 0 when it need not be.
@@ -76,6 +74,9 @@ func (d *H2) Request() *message.Request { return &d.st.Req }
 
 // ReadBody implements exchange.Down.
 func (d *H2) ReadBody() ([]byte, bool, error) {
+	if d.connect {
+		return nil, true, nil
+	}
 	b, last, err := d.st.ReadBody(&d.st.Req.Trailer)
 	if err != nil {
 		return nil, false, d.bodyError(err)
@@ -112,10 +113,10 @@ func streamReason(err error) error {
 }
 
 // BodyReady implements exchange.Down.
-func (d *H2) BodyReady() bool { return d.st.BodyReady() }
+func (d *H2) BodyReady() bool { return d.connect || d.st.BodyReady() }
 
 // BodyEnded implements exchange.Down.
-func (d *H2) BodyEnded() bool { return d.st.BodyEnded() }
+func (d *H2) BodyEnded() bool { return d.connect || d.st.BodyEnded() }
 
 // Continue implements exchange.Down.
 func (d *H2) Continue() error {
@@ -184,6 +185,9 @@ func (d *H2) WriteHead(resp *message.Response) error {
 	if err := checkHead(resp); err != nil {
 		return err
 	}
+	if d.connect && resp.Status < 300 {
+		return d.writeSwitch(resp)
+	}
 	length, told := resp.Length(), resp.Length()
 	end := length == 0 && resp.Trailer.Len() == 0
 	if d.Bodiless(resp.Status) {
@@ -239,7 +243,10 @@ func (d *H2) Started() bool { return d.st.Started() }
 // Abort implements exchange.Down.
 func (d *H2) Abort() {
 	d.aborted = true
-	if !d.finished {
+	switch {
+	case d.tunneled:
+		d.st.Reset(h2frame.Cancel) // RFC 8441, section 5
+	case !d.finished:
 		d.st.Reset(h2frame.InternalError)
 	}
 }

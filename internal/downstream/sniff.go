@@ -17,6 +17,7 @@ import (
 func BeginsHTTP2(wc *wire.Conn, timeout time.Duration) bool {
 	preface := []byte(h2frame.Preface)
 	wc.SetReadTimeout(timeout)
+	defer wc.SetReadTimeout(0) // a connection of HTTP/2 may be silent for long
 	err := wc.FillIdle()
 	for err == nil {
 		b := wc.Buffered()

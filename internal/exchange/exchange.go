@@ -53,6 +53,12 @@ type Down interface {
 	// for a whole response.
 	Abort()
 
+	// Tunnel makes what follows the next head another protocol than HTTP, and
+	// returns the client's end of it; resp, about to be given to WriteHead, is what
+	// was agreed. The end is nil where the protocol can carry none. After an error
+	// an ordinary response may follow.
+	Tunnel(resp *message.Response) (Tunnel, error)
+
 	// BeginRawIn returns the connection and the number of body bytes (-1: till
 	// its end) that follow on it unframed, or nil where there are none; what
 	// was moved is told to EndRawIn.
@@ -100,6 +106,11 @@ type Up interface {
 	// BodyReady reports whether ReadBody would answer without waiting.
 	BodyReady() bool
 
+	// Tunnel returns the origin's end of a tunnel, when the final head was a 101 or
+	// nothing was sent for a CONNECT; nil where there can be none. What came behind
+	// the head comes first from it. Close ends it.
+	Tunnel() Tunnel
+
 	// BeginRawIn, EndRawIn, BeginRawOut and EndRawOut are as in Down.
 	BeginRawIn() (*wire.Conn, int64)
 	EndRawIn(n int64)
@@ -115,6 +126,36 @@ type Up interface {
 	Release()
 	// Close ends the attempt and closes its connection.
 	Close()
+}
+
+// Tunnel is one end of a tunnel: bytes that follow a 101 or a CONNECT. One goroutine
+// reads from it while another writes to it; methods said to be for any goroutine may
+// be called from others.
+type Tunnel interface {
+	// SetIdle bounds each wait, in place of all bounds that the exchange had. It
+	// comes before reads and writes.
+	SetIdle(d time.Duration)
+	// Read returns the next bytes, lent until the next call. With last the other
+	// end has ended its direction (there may be bytes). After a timeout it may be
+	// called again.
+	Read() (b []byte, last bool, err error)
+	// Write sends b.
+	Write(b []byte) error
+	// CloseWrite ends our direction; the other one goes on.
+	CloseWrite() error
+	// Received returns how many bytes came. It is for any goroutine.
+	Received() int64
+	// Interrupt makes the present waits and all later ones return cause. It is for
+	// any goroutine.
+	Interrupt(cause error)
+	// Watch calls gone, at most once, when the other end abandons the tunnel after
+	// it has ended its direction, where no read can tell.
+	Watch(gone func(cause error))
+	// Unwatch ends Watch: gone is not called after it has returned.
+	Unwatch()
+	// Wire returns the connection if the tunnel's bytes lie on it as they are, so
+	// that the kernel may move them; else nil.
+	Wire() *wire.Conn
 }
 
 // Canceler ends a wait from another goroutine.

@@ -245,8 +245,9 @@ func (r *headReader) request(req *message.Request, end bool) (protocol string, r
 		return "", nil
 	case !ascii.IsToken(method):
 		r.bad = "no method, or one that is no token"
-	case r.has[pseudoProtocol] && (!connect || !r.cfg.Connect || protocol == ""):
-		// RFC 8441, section 4: only in CONNECT, and only where it was offered.
+	case r.has[pseudoProtocol] && (!connect || !r.cfg.Connect || !ascii.IsToken(protocol)):
+		// RFC 8441, section 4: only in CONNECT, and only where it was offered. Its
+		// values are those of Upgrade, which are tokens.
 		r.bad = ":protocol where it does not belong"
 	case connect && !r.has[pseudoProtocol]:
 		// RFC 9113, section 8.5.

@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/cirqueproxy/cirque/internal/exchange"
 	"github.com/cirqueproxy/cirque/internal/h1"
 	"github.com/cirqueproxy/cirque/internal/h1io"
 	"github.com/cirqueproxy/cirque/internal/wire"
@@ -80,8 +81,8 @@ func (u *H1) Wire() *wire.Conn { return u.wc }
 // Age returns for how long the connection has been open.
 func (u *H1) Age() time.Duration { return u.pool.sweep.Now() - u.made }
 
-// Tail returns the bytes that came behind the head of a 101.
-func (u *H1) Tail() []byte { return u.wc.Buffered() }
+// Tunnel implements exchange.Up.
+func (u *H1) Tunnel() exchange.Tunnel { return h1io.NewTunnel(u.wc) }
 
 // Reused implements exchange.Up.
 func (u *H1) Reused() bool { return u.reused }

@@ -46,7 +46,7 @@ func copyThrough(dst, src *Conn, n int64) (moved int64, err error) {
 	defer src.ReleaseBuffer()
 	for n < 0 || moved < n {
 		if src.w == src.r {
-			if err := src.fillLarge(); err != nil {
+			if err := src.FillMore(); err != nil {
 				if errors.Is(err, io.EOF) {
 					if n < 0 {
 						return moved, nil
@@ -70,9 +70,10 @@ func copyThrough(dst, src *Conn, n int64) (moved int64, err error) {
 	return moved, nil
 }
 
-// fillLarge waits without a buffer, but for a source that has more: that one
-// gets a large buffer.
-func (c *Conn) fillLarge() error {
+// FillMore is Fill for bytes that are moved on at once: it waits without a buffer,
+// but for a source that has more: that one gets a large buffer. Nothing may be
+// buffered.
+func (c *Conn) FillMore() error {
 	if !c.lastFilled {
 		return c.FillIdle()
 	}
