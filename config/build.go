@@ -157,6 +157,7 @@ func (l *Listener) server() *cirque.Server {
 		MaxConns:          counted(l.Limits.Connections),
 		DrainBytes:        l.Limits.Drain,
 		DrainTimeout:      l.Timeouts.Drain,
+		TunnelDrain:       l.Timeouts.TunnelDrain,
 		AllowHalfClose:    l.AllowHalfClose,
 		DrainEarlyUploads: l.DrainEarlyUploads,
 		AcceptBothLengths: l.AcceptBothLengths,
@@ -186,6 +187,9 @@ func (r *Route) proxy(g *balance.Group, t *cirque.Transport, before []cirque.Fil
 		},
 	}
 	p.Timeouts.Total = s.Timeouts.Total
+	for _, name := range s.ConnectProtocols {
+		p.ConnectProtocols = append(p.ConnectProtocols, *name)
+	}
 	return p
 }
 

@@ -55,7 +55,7 @@ func TestBuildEverything(t *testing.T) {
 	diff(t, "listener", &cirque.Server{
 		Addr: "127.0.0.1:0", ReadHeaderTimeout: time.Second, IdleTimeout: 150 * time.Second, BodyTimeout: 500 * time.Millisecond,
 		WriteTimeout: time.Hour, ParkAfter: -1, MinBodyRate: -1, MaxHeaderBytes: 8 << 10, MaxFields: 10, MaxTargetBytes: 1000,
-		MaxRequests: 5, MaxConns: 1000, DrainBytes: -1, DrainTimeout: 3 * time.Second, AllowHalfClose: true, DrainEarlyUploads: true, AcceptBothLengths: true,
+		MaxRequests: 5, MaxConns: 1000, DrainBytes: -1, DrainTimeout: 3 * time.Second, TunnelDrain: time.Minute, AllowHalfClose: true, DrainEarlyUploads: true, AcceptBothLengths: true,
 		AllowPaths: []message.PathProblem{message.PathHiddenSeparator, message.PathBadEscape},
 		HTTP2:      cirque.HTTP2{MaxStreams: 50, StreamWindow: 1 << 20, ConnWindow: 2 << 20, MaxWindow: 16 << 20, MaxCookies: 20, PingEvery: -1, PingTimeout: time.Second},
 	}, b.Servers[0].Server)
@@ -63,7 +63,7 @@ func TestBuildEverything(t *testing.T) {
 		t.Errorf("protocols %q, h2c %v", got, b.Servers[2].H2C)
 	}
 	diff(t, "route", &cirque.Proxy{
-		Name: "The API", MaxRequestBody: 10e6, AllowConnect: true, DropInterim: true,
+		Name: "The API", MaxRequestBody: 10e6, AllowConnect: true, ConnectProtocols: []string{"connect-udp", "other"}, DropInterim: true,
 		Timeouts: cirque.Timeouts{
 			Connect: time.Second, TLSHandshake: 2 * time.Second, ConnectTotal: -1, FirstByte: 2 * time.Second, Read: 3 * time.Second, Write: 4 * time.Second, Tunnel: -1, Total: 30 * time.Second,
 		},
@@ -94,7 +94,7 @@ func TestBuildDefaults(t *testing.T) {
 	b := build(t, minimal)
 	diff(t, "listener", &cirque.Server{
 		Addr: ":80", ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 75 * time.Second, BodyTimeout: time.Minute, WriteTimeout: time.Minute,
-		ParkAfter: 5 * time.Second, MinBodyRate: 240, MaxHeaderBytes: 64 << 10, MaxFields: 100, MaxTargetBytes: 16 << 10, DrainBytes: 256 << 10, DrainTimeout: 2 * time.Second,
+		ParkAfter: 5 * time.Second, MinBodyRate: 240, MaxHeaderBytes: 64 << 10, MaxFields: 100, MaxTargetBytes: 16 << 10, DrainBytes: 256 << 10, DrainTimeout: 2 * time.Second, TunnelDrain: 10 * time.Second,
 		HTTP2: cirque.HTTP2{
 			MaxStreams: 100, StreamWindow: 64 << 10, ConnWindow: 256 << 10, MaxWindow: 4 << 20, MaxCookies: 512,
 			PingEvery: 30 * time.Second, PingTimeout: 5 * time.Second,

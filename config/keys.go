@@ -50,6 +50,8 @@ var listenerKind = object(
 			"How long the body that limits.drain speaks of is read."),
 		at("park_after", duration(orOff), func(t *ListenerTimeouts) *time.Duration { return &t.ParkAfter }, "5s",
 			"How long an idle connection keeps memory of its own before it is only watched. off: always."),
+		at("tunnel_drain", duration(orOff), func(t *ListenerTimeouts) *time.Duration { return &t.TunnelDrain }, "10s",
+			"How long tunnels (WebSocket, CONNECT) go on after the server was told to stop. off: as long as it waits for requests."),
 	), func(l *Listener) *ListenerTimeouts { return &l.Timeouts }, "", "How long clients may take."),
 	at("limits", object(
 		at("head", size(noOff), func(l *ListenerLimits) *int64 { return &l.Head }, "64KiB",
@@ -152,6 +154,8 @@ var settingKeys = []key[Settings]{
 		"Changes to the fields that the client gets, also with a response that the proxy made."),
 	at("allow_connect", boolean, func(s *Settings) *bool { return &s.AllowConnect }, "false",
 		"Let CONNECT open a tunnel to the peer. Otherwise it gets 405."),
+	at("connect_protocols", list(text("a protocol's name", checkToken), nil), func(s *Settings) *[]*string { return &s.ConnectProtocols }, "",
+		"What clients of HTTP/2 may ask for by extended CONNECT besides websocket. Others get 501.").unset("none"),
 	at("drop_interim", boolean, func(s *Settings) *bool { return &s.DropInterim }, "false",
 		"Keep 1xx responses, other than 100 and 101, from clients."),
 }

@@ -34,7 +34,7 @@ type Listener struct {
 
 // ListenerTimeouts bound the waits for clients.
 type ListenerTimeouts struct {
-	Head, Idle, Body, Write, Drain, ParkAfter time.Duration
+	Head, Idle, Body, Write, Drain, ParkAfter, TunnelDrain time.Duration
 }
 
 // ListenerLimits bound what clients may use.
@@ -73,14 +73,15 @@ type Match struct {
 
 // Settings are what routes and their defaults have in common.
 type Settings struct {
-	Timeouts        RouteTimeouts
-	Retry           Retry
-	MaxRequestBody  int64
-	Forwarding      Forwarding
-	RequestHeaders  HeaderEdits
-	ResponseHeaders HeaderEdits
-	AllowConnect    bool
-	DropInterim     bool
+	Timeouts         RouteTimeouts
+	Retry            Retry
+	MaxRequestBody   int64
+	Forwarding       Forwarding
+	RequestHeaders   HeaderEdits
+	ResponseHeaders  HeaderEdits
+	AllowConnect     bool
+	ConnectProtocols []*string
+	DropInterim      bool
 }
 
 // Timeouts bound the waits for origins.
