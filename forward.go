@@ -180,7 +180,9 @@ func (s *Session) connect(p *Peer) *Error {
 		reuse = upstream.ReuseNone
 	}
 	t := s.timeoutsTo(p)
-	u, err := s.proxy.transport().get(p, target, t.want(reuse, s.down))
+	w := t.want(reuse, s.down)
+	w.HTTP1, w.Switch = s.req.Method() == "CONNECT", s.conn.tunnels() && upgradeWanted(s)
+	u, err := s.proxy.transport().get(p, target, w)
 	if err != nil {
 		return s.attemptError(err)
 	}

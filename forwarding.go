@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/cirqueproxy/cirque/internal/upstream"
 	"github.com/cirqueproxy/cirque/message"
 	"github.com/cirqueproxy/cirque/reason"
 )
@@ -73,6 +74,10 @@ func (s *Session) upstreamHead() error {
 	h := &s.upReq.Header
 	if !s.proxy.KeepHopByHop {
 		removeHopByHop(h, s.conn.tunnels() && s.peer.RoundTripper == nil && upgradeWanted(s))
+		if _, ok := s.up.(*upstream.H2); ok && s.req.Header.HasToken(message.IDTE, "trailers") {
+			// RFC 9113, section 8.2.2: all that TE may say; gRPC wants to hear it.
+			h.SetID(message.IDTE, trailersOnly)
+		}
 	}
 	if s.body.continued {
 		h.DelID(message.IDExpect)
@@ -91,6 +96,8 @@ func (s *Session) upstreamHead() error {
 	s.addID(h)
 	return s.runHead(s.plan.upstreamRequest)
 }
+
+var trailersOnly = []byte("trailers")
 
 // xForwarded sets the X-Forwarded fields.
 func (s *Session) xForwarded(h *message.Header) {

@@ -93,6 +93,9 @@ func (s *Session) relayTunnel(client, origin exchange.Tunnel) error {
 	s.server.endTunnel(t)
 	s.body.read.Add(t.up)
 	s.attempt.Received += t.down
+	if s.wire == nil {
+		s.attempt.Sent += t.up // a stream's, of which nobody asks any more
+	}
 	s.sentBody += t.down
 	if t.err == errShutdown {
 		// No failure of this session: the client gets an end, not a cut.

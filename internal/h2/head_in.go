@@ -266,6 +266,9 @@ func (r *headReader) request(req *message.Request, end bool) (protocol string, r
 	if r.bad != "" {
 		return "", nil
 	}
+	if method == "CONNECT" && !end {
+		req.SetLength(-1) // RFC 9113, section 8.5: what follows is no body
+	}
 	return protocol, r.target(req)
 }
 

@@ -246,7 +246,10 @@ func (c *Conn) responseHead(st *Stream, id uint32, end bool, b []byte) error {
 	st.headSz += c.head.size
 	if !interim {
 		length := resp.Length()
-		if st.headOnly || resp.Status == 204 || resp.Status == 304 {
+		switch {
+		case st.connect && resp.Status < 300:
+			length = -1 // RFC 9110, section 9.3.6: it means nothing there
+		case st.headOnly, resp.Status == 204, resp.Status == 304:
 			length = 0 // RFC 9113, section 8.1.1: Content-Length says what would have been
 		}
 		st.content = h2stream.NewContent(length)

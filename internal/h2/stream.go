@@ -70,6 +70,7 @@ type use struct {
 	wRate    wire.Rate
 	outLeft  int64 // of the body that is to be sent; -1: unknown
 	headOnly bool  // Client: the request is a HEAD
+	connect  bool  // Client: the request is a CONNECT
 	sentEnd  bool
 	started  bool
 	pending  bool // something of it is in out and no writer was told

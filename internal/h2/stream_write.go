@@ -41,7 +41,7 @@ func (st *Stream) WriteTrailer(trailer *message.Header) error {
 
 // WriteRequest opens the stream with the head of a request.
 func (st *Stream) WriteRequest(req *message.Request, protocol string, end bool) error {
-	st.outLeft, st.headOnly = req.Length(), req.Method() == "HEAD"
+	st.outLeft, st.headOnly, st.connect = req.Length(), req.Method() == "HEAD", req.Method() == "CONNECT"
 	return st.section(false, end, func(b []byte) []byte { return appendRequest(b, req, protocol) })
 }
 

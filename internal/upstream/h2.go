@@ -33,7 +33,10 @@ type H2 struct {
 
 	// Owned by the exchange.
 	firstByte, read time.Duration
-	head            bool // the request is a HEAD
+	head            bool   // the request is a HEAD
+	protocol        string // that an extended CONNECT asks for, or ""
+	accept          string // what the client wants to hear of its key
+	switched        bool   // the origin agreed
 
 	// Owned by the exchange's reading goroutine.
 	resp *message.Response
@@ -55,9 +58,6 @@ func (u *H2) Facts(make func(net.Conn) any) any {
 	u.conn.factsOnce.Do(func() { u.conn.facts = make(u.NetConn()) })
 	return u.conn.facts
 }
-
-// Stream returns the stream, for tunnels.
-func (u *H2) Stream() *h2.Stream { return u.st }
 
 // SetTimeouts implements exchange.Up.
 func (u *H2) SetTimeouts(firstByte, read, write time.Duration) {
@@ -88,6 +88,9 @@ func (u *H2) Send(req *message.Request, body []byte, last bool) error {
 		req.SetScheme("http")
 	}
 	u.head = req.Method() == "HEAD"
+	if u.upgrades(req) {
+		return u.sendConnect(req)
+	}
 	trailers := last && req.Trailer.Len() > 0
 	end := last && len(body) == 0 && !trailers && req.Length() <= 0
 	if err := u.st.WriteRequest(req, "", end); err != nil {
@@ -146,6 +149,10 @@ func (u *H2) ReadHead(resp *message.Response) error {
 	}
 	if resp.Status >= 200 {
 		u.st.SetReadTimeout(u.read)
+	}
+	if u.protocol != "" && resp.Status >= 200 && resp.Status < 300 {
+		u.agreed(resp)
+		return nil
 	}
 	if resp.Length() > 0 && resp.Header.HasID(message.IDTrailer) && !u.head {
 		// HTTP/2 has trailers behind a body whose length was told, HTTP/1 has not:

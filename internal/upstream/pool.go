@@ -138,6 +138,7 @@ type Want struct {
 	Reuse   Reuse
 	Watcher Watcher // tells that the client left; nil: nobody can
 	HTTP1   bool    // the exchange cannot be one of HTTP/2
+	Switch  bool    // it asks for another protocol: over HTTP/2 by extended CONNECT
 	// Connect bounds a connect, Handshake the handshake after it, ConnectTotal
 	// both together; 0: nothing does.
 	Connect, Handshake, ConnectTotal time.Duration

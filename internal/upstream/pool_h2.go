@@ -67,7 +67,15 @@ func (p *Pool) getAny(e *Entry, t *Target, w Want) (Up, *Entry, error) {
 			e.mu.Unlock()
 			return p.get(e, t, w)
 		}
-		if u := p.streamLocked(e, t); u != nil {
+		if w.Switch && !e.switchesLocked() {
+			if t.HTTP2 == HTTP2Always {
+				e.mu.Unlock()
+				return nil, e, errNoExtended
+			}
+			e.mu.Unlock()
+			return p.get(e, t, w) // on a connection of its own
+		}
+		if u := p.streamLocked(e, t, w); u != nil {
 			e.mu.Unlock()
 			return u, e, nil
 		}
@@ -86,7 +94,7 @@ func (p *Pool) getAny(e *Entry, t *Target, w Want) (Up, *Entry, error) {
 
 // streamLocked opens a stream on a connection that has room. The first ones are
 // filled first: the last ones run dry and reach their idle timeout.
-func (p *Pool) streamLocked(e *Entry, t *Target) *H2 {
+func (p *Pool) streamLocked(e *Entry, t *Target, w Want) *H2 {
 	now := p.sweep.Now()
 	for i := 0; i < len(e.h2.conns); i++ {
 		c := e.h2.conns[i]
@@ -96,6 +104,9 @@ func (p *Pool) streamLocked(e *Entry, t *Target) *H2 {
 			i--
 			c.h2.Drain()
 			continue
+		}
+		if w.Switch && !c.h2.Extended() {
+			continue // or its SETTINGS have not come
 		}
 		st, err := c.h2.Open()
 		if err != nil {
@@ -108,6 +119,23 @@ func (p *Pool) streamLocked(e *Entry, t *Target) *H2 {
 		return u
 	}
 	return nil
+}
+
+var errNoExtended = &reason.Error{Reason: reason.UpstreamNoSwitch, Err: poolError("the origin has no extended CONNECT")}
+
+// switchesLocked reports whether the origin may serve extended CONNECT, as far as
+// its connections know.
+//
+// RFC 8441, section 3: only an origin that offers it is asked.
+func (e *Entry) switchesLocked() bool {
+	known := false
+	for _, c := range e.h2.conns {
+		if c.h2.Extended() {
+			return true
+		}
+		known = known || c.settled
+	}
+	return !known
 }
 
 // worn reports whether the connection did all that it may do.
