@@ -5,8 +5,9 @@ PKGS     ?= ./...
 FUZZTIME ?= 10s
 ARGS     ?=
 
-# Daemons live where an ordinary user's PATH does not look.
-export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
+# The suites that .ci/tools builds, and daemons, which live where an ordinary user's
+# PATH does not look.
+export PATH := $(CURDIR)/.ci/bin:$(PATH):/usr/local/sbin:/usr/sbin:/sbin
 # The python3 that apt's libraries belong to; see .ci/tools.
 export CIRQUE_PYTHON ?= /usr/bin/python3
 

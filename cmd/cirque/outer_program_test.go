@@ -33,12 +33,13 @@ func tool(t *testing.T, name string) string {
 	if name == "python3" {
 		return "/usr/bin/python3" // the one that apt's libraries belong to
 	}
-	for _, dir := range []string{"", "/usr/local/sbin", "/usr/sbin", "/sbin"} {
+	for _, dir := range []string{"../../.ci/bin", "", "/usr/local/sbin", "/usr/sbin", "/sbin"} {
 		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
+			path, _ = filepath.Abs(path)
 			return path
 		}
 	}
-	t.Fatalf("the outer ring needs %s, and it is not here", name)
+	t.Fatalf("the outer ring needs %s, and it is not here: make tools", name)
 	return ""
 }
 
