@@ -112,6 +112,17 @@ func streamReason(err error) error {
 	return &reason.Error{Reason: reason.ProtocolError, Err: err}
 }
 
+// endOf is streamReason for the other side's waits. It hides the errors of our own
+// connection: an io.EOF among them would look there as if the origin had sent it.
+func endOf(e *h2.Error) error {
+	err := &reason.Error{Reason: reason.ClientGone, Err: errors.New(e.Error())}
+	var re *reason.Error
+	if errors.As(streamReason(e), &re) {
+		err.Reason = re.Reason
+	}
+	return err
+}
+
 // BodyReady implements exchange.Down.
 func (d *H2) BodyReady() bool { return d.connect || d.st.BodyReady() }
 
@@ -272,7 +283,7 @@ func (d *H2) Watch(w exchange.Canceler) {
 	if cause != nil {
 		w.Cancel(cause)
 	}
-	d.st.Watch(func(e *h2.Error) { w.Cancel(streamReason(e)) })
+	d.st.Watch(func(e *h2.Error) { w.Cancel(endOf(e)) })
 }
 
 // Unwatch implements exchange.Down.
