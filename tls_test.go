@@ -198,6 +198,7 @@ func TestTLSProtocols(t *testing.T) {
 		{nil, both, "h2", ""},
 		{nil, h1, "http/1.1", ""},
 		{nil, nil, "", ""},
+		{nil, []string{"http/1.0"}, "http/1.0", ""},
 		{nil, []string{"spdy/3"}, "", "no application protocol"},
 		{h1, both, "http/1.1", ""},
 		{h1, h2, "", "no application protocol"},

@@ -59,7 +59,7 @@ func TestBuildEverything(t *testing.T) {
 		AllowPaths: []message.PathProblem{message.PathHiddenSeparator, message.PathBadEscape},
 		HTTP2:      cirque.HTTP2{MaxStreams: 50, StreamWindow: 1 << 20, ConnWindow: 2 << 20, MaxWindow: 16 << 20, MaxCookies: 20, PingEvery: -1, PingTimeout: time.Second},
 	}, b.Servers[0].Server)
-	if got := b.Servers[0].TLS.Protocols; !slices.Equal(got, []string{"http/1.1", "h2"}) || !b.Servers[2].H2C {
+	if got := b.Servers[0].TLS.Protocols; !slices.Equal(got, []string{"http/1.1", "http/1.0", "h2"}) || !b.Servers[2].H2C {
 		t.Errorf("protocols %q, h2c %v", got, b.Servers[2].H2C)
 	}
 	diff(t, "route", &cirque.Proxy{

@@ -198,7 +198,7 @@ func (t *TLS) load(dir string) (*listen.TLS, []fileError) {
 	}
 	out.Certificates = loadPairs(dir, t.Certificates, &errs)
 	for _, p := range t.Protocols {
-		out.Protocols = append(out.Protocols, alpn[*p])
+		out.Protocols = append(out.Protocols, alpn[*p]...)
 	}
 	var err error
 	if t.Tickets.Enabled {
@@ -263,7 +263,7 @@ func (p *TLSPolicy) policy(dir string, errs *[]fileError) listen.Policy {
 }
 
 // alpn are the names that handshakes have for protocols.
-var alpn = map[string]string{"http1": "http/1.1", "http2": "h2"}
+var alpn = map[string][]string{"http1": {"http/1.1", "http/1.0"}, "http2": {"h2"}}
 
 // inDir returns a path that begins at the configuration's directory.
 func inDir(dir, path string) string {

@@ -33,7 +33,7 @@ type TLS struct {
 	Names []NamePolicy
 
 	// Protocols are offered by ALPN, the preferred first. If nil, all that a
-	// Server speaks: "h2" and "http/1.1". A client that asks for others only is
+	// Server speaks: "h2", "http/1.1" and "http/1.0". A client that asks for others only is
 	// refused, and one that asks for none if HTTP/2 alone is offered.
 	Protocols []string
 	// HandshakeTimeout bounds a handshake, from the accept to its end. If zero,
@@ -89,8 +89,9 @@ func (a ClientAuth) String() string {
 	}
 }
 
-// protocols are those that a Server speaks, for ALPN.
-func protocols() []string { return []string{"h2", "http/1.1"} }
+// protocols are those that a Server speaks, for ALPN. A client of HTTP/1.0 may say
+// that it is one: curl --http1.0 does.
+func protocols() []string { return []string{"h2", "http/1.1", "http/1.0"} }
 
 // suites are Mozilla's intermediate ones for TLS 1.2, of those that crypto/tls
 // has: forward secrecy and authenticated encryption. Those of TLS 1.3 cannot be
@@ -227,8 +228,7 @@ func (a *Acceptor) configFor(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 // RFC 9113, section 3.2: HTTP/2 over TLS is agreed on by ALPN and by nothing else.
 var errNoALPN = &reason.Error{Reason: reason.TLSProtocol, Err: errors.New("the client does not ask for HTTP/2, and nothing else is spoken here")}
 
-// onlyHTTP2 reports whether of the two protocols that a Server speaks HTTP/2 alone
-// is offered.
+// onlyHTTP2 reports whether of what a Server speaks HTTP/2 alone is offered.
 func onlyHTTP2(protocols []string) bool {
 	return slices.Contains(protocols, "h2") && !slices.Contains(protocols, "http/1.1")
 }
