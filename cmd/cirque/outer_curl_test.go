@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cirqueproxy/cirque/internal/testcert"
 )
 
 // ring is the program between curl and four real origins, each a host of its
@@ -27,13 +29,17 @@ type ring struct {
 	node, asyncio *program
 	nodeAddr      string
 	cirque        *process
-	addr          string // of Cirque
-	log           string // its access log
-	calls         int    // of curl
+	protocol      string   // between curl and Cirque: h1, h1+TLS, h2 or h2c
+	addr          string   // of Cirque
+	log           string   // its access log
+	calls         int      // of curl
+	options       []string // of curl, for the protocol
 }
 
 const ringConf = `
-listeners: {web: {address: "127.0.0.1:0"}}
+listeners:
+  web: {address: "127.0.0.1:0", h2c: true}
+  tls: {address: "127.0.0.1:0", tls: {certificates: [{cert: %q, key: %q}]}}
 routes:
   - {match: {host: nginx.test}, upstream: nginx}
   - {match: {host: node.test}, upstream: node}
@@ -48,18 +54,46 @@ admin: {address: "127.0.0.1:0"}
 log: {access: {output: %q, format: json}}
 `
 
-func newRing(t *testing.T) *ring {
+func newRing(t *testing.T, protocol string) *ring {
 	t.Helper()
-	r := &ring{t: t, log: filepath.Join(t.TempDir(), "access.log")}
+	dir := t.TempDir()
+	r := &ring{t: t, protocol: protocol, log: filepath.Join(dir, "access.log")}
+	cert, key := testcert.SelfSigned(t, testcert.Options{Names: []string{"nginx.test", "node.test", "python.test", "asyncio.test"}}).Write(dir, "a")
+	r.options = map[string][]string{
+		"h1": {"--http1.1"}, "h1+TLS": {"--http1.1", "--cacert", cert},
+		"h2": {"--http2", "--cacert", cert}, "h2c": {"--http2-prior-knowledge"},
+	}[protocol]
 	r.root, r.files = makeFiles(t)
 	r.nginx = startNginx(t, r.root)
 	r.node, r.nodeAddr = startScript(t, "node", "origin.mjs", r.root)
 	python := startPythonServer(t, r.root)
 	var asyncioAddr string
 	r.asyncio, asyncioAddr = startScript(t, "python3", "origin.py", r.root)
-	r.cirque = start(t, fmt.Sprintf(ringConf, r.nginx.addr, r.nodeAddr, python, asyncioAddr, r.log), 2)
+	r.cirque = start(t, fmt.Sprintf(ringConf, cert, key, r.nginx.addr, r.nodeAddr, python, asyncioAddr, r.log), 3)
 	r.addr = r.cirque.addrs["web"]
+	if r.secure() {
+		r.addr = r.cirque.addrs["tls"]
+	}
 	return r
+}
+
+// secure reports whether curl speaks TLS.
+func (r *ring) secure() bool { return r.protocol == "h2" || r.protocol == "h1+TLS" }
+
+// http2 reports whether curl speaks HTTP/2.
+func (r *ring) http2() bool { return r.protocol == "h2" || r.protocol == "h2c" }
+
+// oneEach reports whether curl cannot make a second request on its connection: curl
+// 7.88 fails with error 16 then, whatever the server, when it knows beforehand that
+// HTTP/2 is spoken. (With a newer curl this can go.)
+func (r *ring) oneEach() bool { return r.protocol == "h2c" }
+
+// statusLine is how curl shows the beginning of a head.
+func (r *ring) statusLine(status int, text string) string {
+	if r.http2() {
+		return fmt.Sprintf("HTTP/2 %d ", status) // RFC 9113, section 8.3.2: there is no text
+	}
+	return fmt.Sprintf("HTTP/1.1 %d %s", status, text)
 }
 
 // curled is what curl says about a request.
@@ -83,7 +117,13 @@ func (r *ring) curlCommand(args ...string) *exec.Cmd {
 	if !slices.Contains(args, "-x") {
 		args = append([]string{"--connect-to", "::" + r.addr}, args...)
 	}
-	args = append([]string{"-q", "-sS", "--max-time", "20"}, args...)
+	if r.secure() {
+		args = slices.Clone(args)
+		for i := range args {
+			args[i] = strings.Replace(args[i], "http://", "https://", 1)
+		}
+	}
+	args = append(append([]string{"-q", "-sS", "--max-time", "20"}, r.options...), args...)
 	cmd := exec.Command(tool(r.t, "curl"), args...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + r.root}
 	return cmd
@@ -109,6 +149,15 @@ func (r *ring) curl(t *testing.T, args ...string) curled {
 	c.head = strings.ReplaceAll(string(text), "\r\n", "\n")
 	c.body, _ = os.ReadFile(body)
 	return c
+}
+
+// spoke wants the answer to have come in the protocol that was to be tested.
+func (r *ring) spoke(t *testing.T, c curled) {
+	t.Helper()
+	want := map[bool]string{true: "2", false: "1.1"}[r.http2()]
+	if c.Version != want {
+		t.Errorf("answered in HTTP/%s, want %s", c.Version, want)
+	}
 }
 
 // good wants curl to be content and the status to be as said.
@@ -147,16 +196,29 @@ func (c curled) wantBody(t *testing.T, want []byte) {
 }
 
 func TestOuterCurl(t *testing.T) {
-	r := newRing(t)
+	for _, protocol := range []string{"h1", "h1+TLS", "h2", "h2c"} {
+		t.Run(protocol, func(t *testing.T) { testCurl(t, protocol) })
+	}
+}
+
+func testCurl(t *testing.T, protocol string) {
+	r := newRing(t, protocol)
 	t.Run("downloads", r.testDownloads)
 	t.Run("uploads", r.testUploads)
 	t.Run("expect", r.testExpect)
-	t.Run("http10", r.testHTTP10)
+	if !r.http2() {
+		t.Run("http10", r.testHTTP10)
+		t.Run("upgrade", r.testRefusedUpgrade)
+	}
 	t.Run("odd responses", r.testOddResponses)
 	t.Run("fields", r.testFields)
 	t.Run("nginx", r.testNginxFeatures)
-	t.Run("keep-alive", r.testKeepAlive)
-	t.Run("forms of the target", r.testTargets)
+	if !r.oneEach() {
+		t.Run("keep-alive", r.testKeepAlive)
+	}
+	if r.protocol == "h1" {
+		t.Run("forms of the target", r.testTargets)
+	}
 	t.Run("events", r.testEvents)
 	t.Run("aborts", r.testAborts)
 	r.cirque.stop()
@@ -199,6 +261,7 @@ func (r *ring) testDownloads(t *testing.T) {
 				c.wantBody(t, r.files[name])
 			}
 			c := r.curl(t, "-I", url+"1m").good(t, 200).has(t, "Content-Length: 1048576")
+			r.spoke(t, c)
 			if c.Downloaded != 0 {
 				t.Errorf("HEAD has a body of %d bytes", c.Downloaded)
 			}
@@ -207,8 +270,13 @@ func (r *ring) testDownloads(t *testing.T) {
 	}
 	t.Run("chunked", func(t *testing.T) {
 		for _, name := range []string{"empty", "small", "20m"} {
-			c := r.curl(t, "http://node.test/stream/"+name).good(t, 200).has(t, "Transfer-Encoding: chunked")
+			c := r.curl(t, "http://node.test/stream/"+name).good(t, 200)
 			c.wantBody(t, r.files[name])
+			if r.http2() {
+				c.lacks(t, "Transfer-Encoding") // RFC 9113, section 8.1: frames say where it ends
+			} else {
+				c.has(t, "Transfer-Encoding: chunked")
+			}
 		}
 	})
 }
@@ -289,15 +357,25 @@ func (r *ring) testExpect(t *testing.T) {
 			begun := time.Now()
 			c := r.curl(t, "--expect100-timeout", "15", "-H", "Expect: 100-continue", "-T", file, url).good(t, status)
 			// RFC 9110, section 10.1.1: the client waits for 100 before it sends.
-			c.has(t, "HTTP/1.1 100 Continue")
+			c.has(t, r.statusLine(100, "Continue"))
 			if took := time.Since(begun); took > 10*time.Second {
 				t.Errorf("it took %s", took)
 			}
 		})
 	}
 	t.Run("refused", func(t *testing.T) {
-		c := r.curl(t, "--expect100-timeout", "15", "-H", "Expect: 100-continue", "-T", file, "http://node.test/refuse").good(t, 413)
-		if c.Uploaded != 0 || strings.Contains(c.head, "100 Continue") {
+		c := r.curl(t, "--expect100-timeout", "15", "-H", "Expect: 100-continue", "-T", file, "http://node.test/refuse")
+		if r.http2() {
+			// curl before 8 does not wait for a 100 there, and takes a stream that ends
+			// while it sends for an error, with a whole response before it: from nginx and
+			// Go's server too. TestOuterNghttp has this case.
+			if c.exit != 92 {
+				c.good(t, 413)
+			}
+			return
+		}
+		c.good(t, 413)
+		if c.Uploaded != 0 || strings.Contains(c.head, " 100 ") {
 			t.Errorf("curl sent %d bytes of a refused upload\n%s", c.Uploaded, c.head)
 		}
 	})
@@ -325,7 +403,7 @@ func (r *ring) testOddResponses(t *testing.T) {
 	t.Run("early hints", func(t *testing.T) {
 		c := r.curl(t, "http://node.test/hints").good(t, 200)
 		c.wantBody(t, []byte("after two hints"))
-		if n := strings.Count(c.head, "HTTP/1.1 103 "); n != 2 {
+		if n := strings.Count(c.head, r.statusLine(103, "")); n != 2 {
 			t.Errorf("%d responses 103, want 2\n%s", n, c.head)
 		}
 		c.has(t, "Link: </style.css>; rel=preload; as=style").has(t, "X-Second: yes")
@@ -341,23 +419,38 @@ func (r *ring) testOddResponses(t *testing.T) {
 		c.has(t, "X-End: yes")
 	})
 	t.Run("until the end of the connection", func(t *testing.T) {
-		c := r.curl(t, "http://asyncio.test/old").good(t, 200).has(t, "HTTP/1.1 200 Fine").has(t, "X-Kind: old")
+		c := r.curl(t, "http://asyncio.test/old").good(t, 200).has(t, r.statusLine(200, "Fine")).has(t, "X-Kind: old")
 		c.wantBody(t, []byte("until the end"))
 	})
 	t.Run("cut", func(t *testing.T) {
-		if c := r.curl(t, "http://asyncio.test/cut"); c.exit != 18 || c.Status != 200 || string(c.body) != "too little" {
+		c := r.curl(t, "http://asyncio.test/cut")
+		if r.http2() {
+			// A stream error. What came before it may be lost to curl.
+			if c.exit != 92 || !strings.HasPrefix("too little", string(c.body)) {
+				t.Errorf("curl exits with %d, body %q; want 92 (stream error)", c.exit, c.body)
+			}
+		} else if c.exit != 18 || c.Status != 200 || string(c.body) != "too little" {
 			t.Errorf("curl exits with %d, status %d, body %q; want 18 (partial file), 200 and what came", c.exit, c.Status, c.body)
 		}
 	})
 	t.Run("redirect with a body", func(t *testing.T) {
+		if r.oneEach() {
+			return
+		}
 		c := r.curl(t, "-L", "--data-binary", "@"+filepath.Join(r.root, "file", "small"), "http://node.test/redirect").good(t, 200)
 		if !strings.Contains(string(c.body), hashOf(r.files["small"])) || c.Redirect != 1 {
 			t.Errorf("%d redirects, the origin got %s", c.Redirect, c.body)
 		}
 	})
-	t.Run("refused upgrade", func(t *testing.T) {
-		r.curl(t, "-H", "Connection: Upgrade", "-H", "Upgrade: websocket", "http://node.test/").good(t, 403)
-	})
+}
+
+func (r *ring) testRefusedUpgrade(t *testing.T) {
+	r.curl(t, "-H", "Connection: Upgrade", "-H", "Upgrade: websocket", "http://node.test/").good(t, 403)
+	// V8: HTTP/2 by an upgrade is not offered, and not asked of the origin.
+	c := r.curl(t, "--http2", "-H", "Connection: Upgrade, HTTP2-Settings", "-H", "Upgrade: h2c", "-H", "HTTP2-Settings: AAMAAABk", "http://node.test/file/small").good(t, 200)
+	if c.wantBody(t, r.files["small"]); c.Version != "1.1" && !r.secure() {
+		t.Errorf("it was answered in HTTP/%s", c.Version)
+	}
 }
 
 // testFields looks at what Node gets.
@@ -380,15 +473,19 @@ func (r *ring) testFields(t *testing.T) {
 	}
 	for _, want := range []string{
 		"Host: node.test", "User-Agent: outer ring", "Accept: */*", "X-Odd-CASE: kept", "X-Twice: 1", "X-Twice: 2",
-		"X-Forwarded-For: 127.0.0.1", "X-Forwarded-Proto: http", "X-Forwarded-Host: node.test",
+		"X-Forwarded-For: 127.0.0.1", "X-Forwarded-Proto: " + map[bool]string{true: "https", false: "http"}[r.secure()], "X-Forwarded-Host: node.test",
 	} {
-		if !slices.Contains(fields, want) {
+		same := func(s string) bool { return s == want }
+		if r.http2() { // RFC 9113, section 8.2: names are in lower case
+			same = func(s string) bool { return strings.EqualFold(s, want) }
+		}
+		if !slices.ContainsFunc(fields, same) {
 			t.Errorf("the origin did not get %q", want)
 		}
 	}
 	for _, f := range fields {
 		// RFC 9110, section 7.6.1: what Connection names goes no further.
-		if strings.HasPrefix(f, "X-Hop") || strings.HasPrefix(f, "TE:") {
+		if f = strings.ToLower(f); strings.HasPrefix(f, "x-hop") && !r.http2() || strings.HasPrefix(f, "te:") || strings.HasPrefix(f, "connection: x-hop") {
 			t.Errorf("the origin got %q", f)
 		}
 	}
@@ -401,6 +498,9 @@ func (r *ring) testFields(t *testing.T) {
 func (r *ring) testNginxFeatures(t *testing.T) {
 	big := r.files["1m"]
 	t.Run("redirect", func(t *testing.T) {
+		if r.oneEach() {
+			return
+		}
 		r.curl(t, "http://nginx.test/redirect").good(t, 302).has(t, "Location: /file/small")
 		c := r.curl(t, "-L", "http://nginx.test/redirect").good(t, 200)
 		c.wantBody(t, r.files["small"])
@@ -443,6 +543,9 @@ func (r *ring) testKeepAlive(t *testing.T) {
 		})
 	}
 	t.Run("close", func(t *testing.T) {
+		if r.http2() {
+			return // it has no such thing
+		}
 		c := r.curl(t, "-H", "Connection: close", "http://nginx.test/file/small").good(t, 200)
 		c.has(t, "Connection: close")
 	})
