@@ -173,8 +173,11 @@ func (s *Session) addVia(h *message.Header, name string) {
 
 // viaValue returns our element of the Via field, made once per Proxy.
 func (p *Proxy) viaValue(version string) []byte {
-	if version == "1.1" {
+	switch version {
+	case "1.1":
 		return p.via11
+	case "2.0":
+		return p.via20
 	}
 	return append([]byte(version+" "), p.Forwarding.via()...)
 }

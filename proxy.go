@@ -67,6 +67,7 @@ type Proxy struct {
 	planErr error
 	budget  budget
 	via11   []byte
+	via20   []byte
 }
 
 // Retry says which failed attempts are followed by another. In its zero value
@@ -118,6 +119,7 @@ func (p *Proxy) Validate() error {
 	p.once.Do(func() {
 		p.plan, p.planErr = compile(p.Filters)
 		p.via11 = []byte("1.1 " + p.Forwarding.via())
+		p.via20 = []byte("2.0 " + p.Forwarding.via())
 		if p.planErr != nil {
 			p.plan = &plan{}
 		}

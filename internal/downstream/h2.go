@@ -44,6 +44,7 @@ func (c *H2Conn) ServeStream(st *h2.Stream) {
 	d, _ := st.User.(*H2)
 	if d == nil {
 		d = &H2{}
+		d.gone = d.left
 		st.User = d
 	}
 	d.begin(c, st)

@@ -16,6 +16,7 @@ import (
 type H2 struct {
 	// User is the Handler's own: it stays when the memory serves another stream.
 	User any
+	gone func(*h2.Error) // left, made once
 
 	// Owned by the stream's goroutine.
 	c        *H2Conn
@@ -283,7 +284,16 @@ func (d *H2) Watch(w exchange.Canceler) {
 	if cause != nil {
 		w.Cancel(cause)
 	}
-	d.st.Watch(func(e *h2.Error) { w.Cancel(endOf(e)) })
+	d.st.Watch(d.gone)
+}
+
+// left tells the session that the client abandoned the stream.
+func (d *H2) left(e *h2.Error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.watcher != nil {
+		d.watcher.Cancel(endOf(e))
+	}
 }
 
 // Unwatch implements exchange.Down.

@@ -45,6 +45,7 @@ type Conn struct {
 	freeList []*Stream
 	ids      h2stream.IDs
 	opened   int           // Client: streams reserved or open
+	workers  []*worker     // that wait for a stream
 	running  int           // Server: handlers
 	err      *Error        // why the connection is over
 	abrupt   bool          // it is to be closed without waiting for anything
@@ -196,6 +197,7 @@ func (c *Conn) finish() {
 	for c.running > 0 || c.writing {
 		c.quiet.Wait()
 	}
+	c.dismissLocked()
 	quick := c.err.Remote || c.ended || c.abrupt
 	c.out.free()
 	c.returnWindowsLocked()

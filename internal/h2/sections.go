@@ -146,7 +146,7 @@ func (c *Conn) newStream(id uint32, end bool, b []byte) error {
 		c.running++
 		st.served = true
 		c.idleSince = 0
-		go c.serve(st)
+		c.startLocked(st)
 		return nil
 	}
 	if c.head.size <= maxKeptHead {
@@ -159,12 +159,6 @@ func (c *Conn) newStream(id uint32, end bool, b []byte) error {
 		return c.head.malformed(id)
 	}
 	return &h2frame.Error{Code: h2frame.RefusedStream, Stream: id, Detail: "more streams, or more in their heads, than permitted"}
-}
-
-// serve runs the handler of a stream.
-func (c *Conn) serve(st *Stream) {
-	c.cfg.Handler.ServeStream(st)
-	st.Done()
 }
 
 // openLocked begins the stream's life.

@@ -191,6 +191,9 @@ func (c *Conn) turn(now time.Duration) {
 		c.draining, c.drainWhy = drainBegun, ErrIdle
 		c.endDrainLocked()
 	}
+	if c.idleSince > 0 && now-c.idleSince >= workerRest {
+		c.dismissLocked()
+	}
 	c.shrinkLocked()
 	c.mu.Unlock()
 	if e != nil {
