@@ -50,7 +50,7 @@ func (s *Session) errorPage(e *Error, status int) error {
 		s.resp.Header.Set("Allow", allow)
 	}
 	s.phase, s.responded, s.localFrom = phaseRequest, false, -1
-	if s.proxy != nil && s.proxy.ErrorPage != nil {
+	if s.proxy != nil && s.proxy.ErrorPage != nil && !s.isGRPC() {
 		if err := s.proxy.ErrorPage(s, e); err != nil && !errors.Is(err, errResponded) {
 			return err
 		}
@@ -68,6 +68,10 @@ func (s *Session) plainPage(e *Error, status int) {
 	h := &s.resp.Header
 	h.SetID(message.IDCacheControl, []byte("private, no-store"))
 	text := message.StatusText(status)
+	if s.isGRPC() {
+		_ = s.Respond(status, text+": "+e.Reason.String()+" (request id "+s.ID()+")")
+		return
+	}
 	if s.wantsProblem() {
 		h.SetID(message.IDContentType, []byte("application/problem+json"))
 		_ = s.Respond(status, `{"type":"about:blank","title":`+strconv.Quote(text)+`,"status":`+strconv.Itoa(status)+

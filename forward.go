@@ -22,6 +22,7 @@ func (s *Session) forward() error {
 		return &Error{Reason: reason.NoRoute}
 	}
 	s.startTotal()
+	s.relaxGRPC()
 	s.body.start(s)
 	for {
 		e := s.tryPeer()
@@ -348,7 +349,7 @@ func (s *Session) responseHead() error {
 	if err := s.runResponse(); err != nil {
 		return err
 	}
-	if s.duplex {
+	if s.duplex && s.conn.h1 != nil {
 		s.awaitPump()
 	}
 	return s.down.WriteHead(&s.resp)

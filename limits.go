@@ -65,16 +65,23 @@ type own struct {
 // does not stay. What bounds a wait holds for waits that begin later, so any hook
 // may call it; but while a request body is moved beside the response, Body and
 // the rate of sending change by RequestBody hooks only, and all else by the
-// others. It fails where the connection is not a Server's: behind
+// others. Over HTTP/2, where requests share a connection, Idle and the drain mean
+// nothing. It fails where the connection is not a Server's: behind
 // [Proxy.ServeHTTP] the limits are the http.Server's.
 func (s *Session) SetClientLimits(l ClientLimits) error {
-	c := s.conn.h1
-	if c == nil {
+	c, ok := s.down.(bounded)
+	if !ok {
 		return http.ErrNotSupported
 	}
 	s.own.limits, s.own.set = l.or(s.own.limits), true
 	c.SetBounds(s.own.limits.over(*c.DefaultBounds()), !s.duplex || s.upward, !s.duplex || !s.upward)
 	return nil
+}
+
+// bounded is an exchange with a client whose waits can be bounded anew.
+type bounded interface {
+	DefaultBounds() *downstream.Bounds
+	SetBounds(b downstream.Bounds, read, write bool)
 }
 
 // SetTimeouts gives this request timeouts of its own: fields that are not zero

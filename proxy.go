@@ -56,7 +56,8 @@ type Proxy struct {
 
 	// ErrorPage makes the response to a request that failed, with
 	// s.Response().Header and s.Respond. If it is nil, or does not respond, a
-	// plain text page is sent, or problem+json where the client prefers it.
+	// plain text page is sent, or problem+json where the client prefers it. It is
+	// not asked for clients of gRPC, which get a grpc-status and no page.
 	ErrorPage func(s *Session, err *Error) error
 
 	// LogError gets each failed session. If nil, the server's Logger does.

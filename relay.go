@@ -25,7 +25,7 @@ func (s *Session) relay() error {
 				return err
 			}
 		}
-		b, last, err := s.up.ReadBody()
+		b, last, err := s.readPiece()
 		if err != nil {
 			return err
 		}
@@ -51,6 +51,18 @@ func (s *Session) relay() error {
 		}
 		if err := s.down.WriteLater(b); err != nil {
 			return err
+		}
+	}
+}
+
+// readPiece reads the next piece. As in readHead, an origin that is silent while the
+// request still flows may be waiting for it, as in a conversation of gRPC.
+func (s *Session) readPiece() (b []byte, last bool, err error) {
+	for {
+		flowing := s.duplex && s.body.flowing()
+		b, last, err = s.up.ReadBody()
+		if err == nil || !flowing || !hasReason(err, reason.UpstreamReadTimeout) {
+			return b, last, err
 		}
 	}
 }

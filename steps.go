@@ -176,9 +176,11 @@ func (s *Session) runBody(hooks []hook[BodyHook], b []byte, last, upward bool) (
 func (s *Session) sendLocal() error {
 	s.phase = phaseResponse
 	s.responded = false // from here on it is a response like any other
+	s.grpcLocal()
 	s.localFields()
 	if err := s.runResponse(); errors.Is(err, errResponded) {
 		s.responded = false
+		s.grpcLocal()
 		s.localFields()
 	} else if err != nil {
 		return err

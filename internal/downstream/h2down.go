@@ -47,6 +47,23 @@ func (d *H2) begin(c *H2Conn, st *h2.Stream) {
 	st.SetMinRate(c.cfg.MinRate, c.cfg.MinRate, c.cfg.MinRateGrace)
 }
 
+// SetBounds gives the request bounds of its own, which hold for waits that begin
+// later: those of the reader if read is set, the others if write is. The caller owns
+// the sides that it names.
+func (d *H2) SetBounds(b Bounds, read, write bool) {
+	if read {
+		d.st.SetReadTimeout(b.BodyTimeout)
+		d.st.SetReadRate(b.MinRate, b.MinRateGrace)
+	}
+	if write {
+		d.st.SetWriteTimeout(b.WriteTimeout)
+		d.st.SetWriteRate(b.MinRate, b.MinRateGrace)
+	}
+}
+
+// DefaultBounds returns those of a request that got none of its own.
+func (d *H2) DefaultBounds() *Bounds { return &d.c.cfg.Bounds }
+
 // Conn returns the connection.
 func (d *H2) Conn() *H2Conn { return d.c }
 

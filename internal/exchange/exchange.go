@@ -101,7 +101,8 @@ type Up interface {
 	// timeout it may be called again.
 	ReadHead(resp *message.Response) error
 	// ReadBody returns the next piece, borrowed until the next call. With last
-	// the body has ended and the trailer of the response is filled.
+	// the body has ended and the trailer of the response is filled. After a timeout
+	// it may be called again.
 	ReadBody() (b []byte, last bool, err error)
 	// BodyReady reports whether ReadBody would answer without waiting.
 	BodyReady() bool

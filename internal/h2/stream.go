@@ -208,8 +208,18 @@ func (st *Stream) SetWriteTimeout(d time.Duration) { st.wTime = d }
 // end must take, while the stream waits for it, once it has waited for grace in
 // all. Zero is no bound.
 func (st *Stream) SetMinRate(read, write int, grace time.Duration) {
-	st.rRate = wire.NewRate(read, grace)
-	st.wRate = wire.NewRate(write, grace)
+	st.SetReadRate(read, grace)
+	st.SetWriteRate(write, grace)
+}
+
+// SetReadRate is SetMinRate for what must come.
+func (st *Stream) SetReadRate(perSecond int, grace time.Duration) {
+	st.rRate = wire.NewRate(perSecond, grace)
+}
+
+// SetWriteRate is SetMinRate for what the other end must take.
+func (st *Stream) SetWriteRate(perSecond int, grace time.Duration) {
+	st.wRate = wire.NewRate(perSecond, grace)
 }
 
 // until returns when a wait that begins now is over: the time without progress

@@ -39,7 +39,8 @@ type H2 struct {
 	switched        bool   // the origin agreed
 
 	// Owned by the exchange's reading goroutine.
-	resp *message.Response
+	resp    *message.Response
+	stalled bool // the last read of the body timed out
 
 	// Owned by the goroutine that writes the request, until an error is looked at.
 	sentAny     bool
@@ -165,13 +166,11 @@ func (u *H2) ReadHead(resp *message.Response) error {
 // ReadBody implements exchange.Up.
 func (u *H2) ReadBody() ([]byte, bool, error) {
 	b, last, err := u.st.ReadBody(&u.resp.Trailer)
+	u.stalled = errors.Is(err, wire.ErrTimeout)
 	switch {
 	case err == nil:
 		return b, last, nil
-	case errors.Is(err, wire.ErrTimeout):
-		// An origin that stalls here may have lost more than this stream: no other
-		// shall wait for it on the same connection.
-		u.conn.h2.Drain()
+	case u.stalled:
 		return nil, false, &reason.Error{Reason: reason.UpstreamReadTimeout, Err: err}
 	}
 	return nil, false, u.ended(err, reason.UpstreamTruncated)
@@ -229,6 +228,11 @@ func (u *H2) Release() { u.st.Done() }
 
 // Close implements exchange.Up.
 func (u *H2) Close() {
+	if u.stalled {
+		// An origin that stalls here may have lost more than this stream: no other
+		// shall wait for it on the same connection.
+		u.conn.h2.Drain()
+	}
 	u.st.Reset(h2frame.Cancel)
 	u.st.Done()
 }
