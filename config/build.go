@@ -11,6 +11,7 @@ import (
 
 	"github.com/cirqueproxy/cirque"
 	"github.com/cirqueproxy/cirque/balance"
+	"github.com/cirqueproxy/cirque/grpcweb"
 	"github.com/cirqueproxy/cirque/listen"
 	"github.com/cirqueproxy/cirque/message"
 	"github.com/cirqueproxy/cirque/route"
@@ -254,6 +255,9 @@ func (u *Upstream) peer(p *Peer, t *cirque.PeerTLS) *cirque.Peer {
 // filters are those that a route's settings make.
 func (s *Settings) filters() []cirque.Filter {
 	var out []cirque.Filter
+	if s.GRPCWeb {
+		out = append(out, grpcweb.New())
+	}
 	if e := s.RequestHeaders; !e.empty() {
 		out = append(out, cirque.Filter{Name: "request_headers", UpstreamRequest: func(s *cirque.Session) error {
 			e.apply(&s.UpstreamRequest().Header)

@@ -77,7 +77,7 @@ func TestBuildEverything(t *testing.T) {
 	for _, f := range b.Proxies[0].Filters {
 		names = append(names, f.Name)
 	}
-	diff(t, "filters", []string{"first", "request_headers", "response_headers"}, names)
+	diff(t, "filters", []string{"first", "grpcweb", "request_headers", "response_headers"}, names)
 	m := b.Groups["api"].Members()
 	diff(t, "weights", []int{1, 3, 0}, []int{m[0].Weight, m[1].Weight, m[2].Weight})
 	diff(t, "peer", &cirque.Peer{

@@ -154,6 +154,8 @@ var settingKeys = []key[Settings]{
 		"Changes to the fields that the client gets, also with a response that the proxy made."),
 	at("allow_connect", boolean, func(s *Settings) *bool { return &s.AllowConnect }, "false",
 		"Let CONNECT open a tunnel to the peer. Otherwise it gets 405."),
+	at("grpc_web", boolean, func(s *Settings) *bool { return &s.GRPCWeb }, "false",
+		"Serve clients of gRPC-Web by gRPC: its peers must speak HTTP/2 (protocol http2 or h2c, or auto with tls)."),
 	at("connect_protocols", list(text("a protocol's name", checkToken), nil), func(s *Settings) *[]*string { return &s.ConnectProtocols }, "",
 		"What clients of HTTP/2 may ask for by extended CONNECT besides websocket. Others get 501.").unset("none"),
 	at("drop_interim", boolean, func(s *Settings) *bool { return &s.DropInterim }, "false",

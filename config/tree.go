@@ -81,6 +81,7 @@ type Settings struct {
 	ResponseHeaders  HeaderEdits
 	AllowConnect     bool
 	ConnectProtocols []*string
+	GRPCWeb          bool
 	DropInterim      bool
 }
 
