@@ -13,7 +13,7 @@ export CIRQUE_PYTHON ?= /usr/bin/python3
 
 .PHONY: help
 help: ## print this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: check
 check: lint plain race ## format, vet, staticcheck, tests, and the tests under the race detector
@@ -50,6 +50,10 @@ race: ## the tests under the race detector, with the checks of test builds
 .PHONY: outer
 outer: # the tests that need real servers and clients around the proxy
 	$(GO) test -tags outer $(PKGS)
+
+.PHONY: conformance
+conformance: tools ## the whole of the suite for gRPC, gRPC-web and Connect, of which test runs a part
+	CIRQUE_CONFORMANCE=whole $(GO) test -tags outer -count 1 -timeout 20m -run TestOuterConformance -v ./cmd/cirque
 
 .PHONY: vuln
 vuln:

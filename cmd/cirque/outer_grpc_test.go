@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -81,7 +82,13 @@ func TestOuterGRPC(t *testing.T) {
 				args = append(args, "-use_tls", "-use_test_ca", "-ca_file", caFile, "-server_host_override", "localhost")
 			}
 			for _, name := range interopCases {
-				t.Run(name, func(t *testing.T) { interop(t, append(args, "-test_case", name)...) })
+				t.Run(name, func(t *testing.T) {
+					args := append(slices.Clone(args), "-test_case", name)
+					if name == "rpc_soak" {
+						args = append(args, "-soak_iterations", "100", "-soak_num_threads", "4")
+					}
+					interop(t, args...)
+				})
 			}
 		})
 	}
