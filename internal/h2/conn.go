@@ -47,6 +47,7 @@ type Conn struct {
 	opened   int           // Client: streams reserved or open
 	workers  []*worker     // that wait for a stream
 	running  int           // Server: handlers
+	ending   int           // of them, those whose stream has ended in the ordinary way
 	err      *Error        // why the connection is over
 	abrupt   bool          // it is to be closed without waiting for anything
 	seen     bool          // the other end's SETTINGS came
@@ -54,6 +55,7 @@ type Conn struct {
 	acked    bool
 	peer     h2frame.Settings
 	hpack    uint32 // the size of table that the other end's decoder reckons with
+	shrunk   bool   // it has asked for a smaller one and was not told yet
 	headHeld int    // bytes of decoded sections in streams
 	send     h2stream.SendWindow
 	recv     h2stream.RecvWindow

@@ -187,21 +187,28 @@ func TestSlowBeginning(t *testing.T) {
 	}
 }
 
-// TestTableSize: RFC 9113, section 4.3.1, and RFC 7541, section 6.3: an end that makes the table smaller hears at
-// the beginning of the next section that it is.
+// TestTableSize: RFC 9113, section 4.3.1, and RFC 7541, sections 4.2 and 6.3: an end that
+// makes the table smaller, if only for a while, hears at the beginning of the next
+// section that it is.
 func TestTableSize(t *testing.T) {
-	withServer(t, answer, nil, func(b *bed) {
-		b.hello(http2.Setting{ID: http2.SettingHeaderTableSize, Val: 0})
-		b.fr.ReadMetaHeaders = nil
-		for i, want := range []byte{0x20, 0x80 | 9} {
-			b.get(uint32(2*i + 1))
-			f, err := b.fr.ReadFrame()
-			b.must(err)
-			if p := f.(*http2.HeadersFrame).HeaderBlockFragment(); p[0] != want {
-				t.Errorf("section %d begins with %#x, want %#x", i, p[0], want)
+	for _, sizes := range [][]uint32{{0}, {100, 65536}} {
+		withServer(t, answer, nil, func(b *bed) {
+			var list []http2.Setting
+			for _, n := range sizes {
+				list = append(list, http2.Setting{ID: http2.SettingHeaderTableSize, Val: n})
 			}
-		}
-	})
+			b.hello(list...)
+			b.fr.ReadMetaHeaders = nil
+			for i, want := range []byte{0x20, 0x80 | 9} {
+				b.get(uint32(2*i + 1))
+				f, err := b.fr.ReadFrame()
+				b.must(err)
+				if p := f.(*http2.HeadersFrame).HeaderBlockFragment(); p[0] != want {
+					t.Errorf("%d: section %d begins with %#x, want %#x", sizes, i, p[0], want)
+				}
+			}
+		})
+	}
 }
 
 // TestClientHEAD: RFC 9113, section 8.1.1: the answer to HEAD has the length that the
@@ -370,6 +377,31 @@ func TestLargeSection(t *testing.T) {
 		}
 		send(b, 9, true, 300<<10)
 		b.wantEnd("ENHANCE_YOUR_CALM")
+	})
+}
+
+// TestLimitAtTheEnd: RFC 9113, section 5.1.2: a client that has the whole answer may open
+// the next stream, though the handler has not returned; not without end.
+func TestLimitAtTheEnd(t *testing.T) {
+	through := make(chan struct{})
+	slow := func(st *Stream) {
+		answer(st)
+		<-through
+	}
+	withServer(t, slow, nil, func(b *bed) {
+		b.hello()
+		id := uint32(1)
+		for range maxEnding * testConfig.MaxStreams {
+			b.get(id)
+			b.want(fmt.Sprintf("HEADERS %d END :status=204", id))
+			id += 2
+		}
+		b.get(id)
+		b.want(fmt.Sprintf("RST_STREAM %d REFUSED_STREAM", id))
+		close(through)
+		synctest.Wait()
+		b.get(id + 2)
+		b.want(fmt.Sprintf("HEADERS %d END :status=204", id+2))
 	})
 }
 

@@ -53,6 +53,9 @@ func (c *Conn) recycleLocked(st *Stream) {
 	if st.served && c.role == h2frame.Server {
 		st.served = false
 		c.running--
+		if st.ending {
+			c.ending--
+		}
 		if c.running == 0 {
 			c.quiet.Broadcast()
 		}

@@ -141,7 +141,7 @@ func (c *Conn) newStream(id uint32, end bool, b []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	v := c.ids.Recv(id, h2frame.TypeHeaders)
-	if v == h2stream.Accept && c.head.bad == "" && c.running < c.cfg.MaxStreams && !c.closing && c.holdLocked(st) {
+	if v == h2stream.Accept && c.head.bad == "" && c.mayRunLocked() && !c.closing && c.holdLocked(st) {
 		st.openLocked(id, end)
 		c.running++
 		st.served = true
@@ -159,6 +159,20 @@ func (c *Conn) newStream(id uint32, end bool, b []byte) error {
 		return c.head.malformed(id)
 	}
 	return &h2frame.Error{Code: h2frame.RefusedStream, Stream: id, Detail: "more streams, or more in their heads, than permitted"}
+}
+
+// maxEnding bounds the handlers that have answered in full and are not through, per
+// stream that may be open: hooks that take their time must not gather without end.
+const maxEnding = 4
+
+// mayRunLocked reports whether another handler may run. One whose stream has ended in
+// both directions does not count: its client may have the end of the answer, and open
+// the next stream, before the handler has returned.
+//
+// RFC 9113, section 5.1.2: closed streams do not count towards the limit. (Those that
+// were reset do here, as long as they make work.)
+func (c *Conn) mayRunLocked() bool {
+	return c.running-c.ending < c.cfg.MaxStreams && c.ending < maxEnding*c.cfg.MaxStreams
 }
 
 // openLocked begins the stream's life.

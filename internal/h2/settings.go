@@ -97,6 +97,11 @@ func (c *Conn) settingLocked(id h2frame.SettingID, v uint32) *h2frame.Error {
 	if c.role == h2frame.Server {
 		from = h2frame.Client
 	}
+	if id == h2frame.SettingHeaderTableSize && v < c.hpack {
+		// RFC 7541, section 4.2: the smallest of several sizes counts, also when it has
+		// grown again before we send.
+		c.shrunk = true
+	}
 	before := int64(c.peer.InitialWindowSize)
 	if ferr := c.peer.Apply(from, id, v); ferr != nil || id != h2frame.SettingInitialWindowSize {
 		return ferr

@@ -57,6 +57,7 @@ type use struct {
 	grown   int   // bytes of the budget that the receive window holds
 	done    bool  // the owner is through
 	served  bool  // Server: counted in c.running; Client: in c.opened
+	ending  bool  // Server: counted in c.ending
 	gotten  int64 // bytes of body read, for the rate
 
 	// Owned by the reading goroutine.
@@ -254,6 +255,10 @@ func (st *Stream) resetLocked(code h2frame.Code, cause error) {
 func (c *Conn) removeLocked(st *Stream) {
 	delete(c.streams, st.id)
 	c.ids.Closed(st.id, st.state.End())
+	if c.role == h2frame.Server && st.served && st.state.End() == h2stream.EndBoth {
+		st.ending = true
+		c.ending++
+	}
 	c.dequeueLocked(st)
 	c.slotLocked(st)
 }

@@ -64,11 +64,11 @@ func (st *Stream) section(interim, end bool, encode func([]byte) []byte) error {
 	}
 	at := len(c.out.tail())
 	b := append(c.out.tail(), make([]byte, h2frame.HeaderLen)...)
-	if c.peer.HeaderTableSize < c.hpack {
+	if c.shrunk {
 		// RFC 9113, section 4.3.1: who was told that the table is smaller now says so
 		// before anything else. We have none.
 		b = append(b, hpackNoTable)
-		c.hpack = 0
+		c.shrunk, c.hpack = false, 0
 	}
 	b = encode(b)
 	c.out.append(frameSection(b, at, st.id, end, c.maxFrameLocked()))
