@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/cirqueproxy/cirque/internal/testcert"
 )
 
 // talkBed is the program between two WebSocket libraries: websockets for
@@ -22,32 +24,71 @@ type talkBed struct {
 	talker *program // the client
 	coder  *talkServer
 	direct map[string]string // by server: its address
-	via    map[string]string // by server: Cirque's address
+	via    map[string]string // by listener: Cirque's address
+	ca     string
 
 	mu  sync.Mutex
 	had int // conversations of the Python client. Guarded by mu, as its input is.
 }
 
+// talkConf has a listener for each server and way.
+const talkConf = `
+listeners:
+  python: {address: "127.0.0.1:0", h2c: true}
+  coder: {address: "127.0.0.1:0", h2c: true}
+  python-tls: {address: "127.0.0.1:0", tls: {certificates: [{cert: %[1]q, key: %[2]q}]}}
+  coder-tls: {address: "127.0.0.1:0", tls: {certificates: [{cert: %[1]q, key: %[2]q}]}}
+routes:
+  - {name: python, match: {listener: [python, python-tls]}, upstream: python}
+  - {name: coder, match: {listener: [coder, coder-tls]}, upstream: coder}
+upstreams: {python: {peers: [%[3]q], protocol: %[5]s}, coder: {peers: [%[4]q], protocol: %[5]s}}
+`
+
 func newTalkBed(t *testing.T) *talkBed {
 	t.Helper()
-	b := &talkBed{t: t, coder: startTalkServer(t)}
+	b := &talkBed{t: t, coder: startTalkServer(t), via: map[string]string{}}
 	var pythonAddr string
 	b.python, pythonAddr = startScript(t, "python3", "sockets.py", "serve")
 	b.talker, _ = startScript(t, "python3", "sockets.py", "talk")
-	p := start(t, fmt.Sprintf(`
-listeners: {python: {address: "127.0.0.1:0"}, coder: {address: "127.0.0.1:0"}}
-routes: [{match: {listener: python}, upstream: python}, {match: {listener: coder}, upstream: coder, name: other}]
-upstreams: {python: {peers: [%q]}, coder: {peers: [%q]}}
-`, pythonAddr, b.coder.addr), 2)
+	var key string
+	b.ca, key = testcert.SelfSigned(t, testcert.Options{Names: []string{"localhost", "127.0.0.1"}}).Write(t.TempDir(), "a")
+	near := start(t, fmt.Sprintf(talkConf, b.ca, key, pythonAddr, b.coder.addr, "http1"), 4)
+	// Before it another one that speaks HTTP/2 to it, and so is to origins of HTTP/2
+	// what the first is to clients of it.
+	far := start(t, fmt.Sprintf(talkConf, b.ca, key, near.addrs["python"], near.addrs["coder"], "h2c"), 4)
 	b.direct = map[string]string{"python": pythonAddr, "coder": b.coder.addr}
-	b.via = p.addrs
+	for name, addr := range near.addrs {
+		b.via[name] = addr
+	}
+	for name, addr := range far.addrs {
+		b.via["far "+name] = addr
+	}
 	return b
+}
+
+// talkWays are how a client may reach Cirque, with how many random conversations of
+// each pair of libraries are had that way. They are a thousand together.
+var talkWays = []struct {
+	name            string
+	python          bool // the client in Python can
+	far, tls, http2 bool
+	random          uint64
+}{
+	{"h1", true, false, false, false, 40},
+	{"TLS", true, false, true, false, 40},
+	{"h2c", false, false, false, true, 85},
+	{"h2", false, false, true, true, 85},
+	{"h1 to h2c", false, true, false, false, 85},
+	{"h2 to h2c", false, true, true, true, 85},
 }
 
 // have has a conversation between two libraries and returns what both saw.
 func (b *talkBed) have(t *testing.T, client, server, addr, path string, what talk) (clientSaw, serverSaw []string) {
 	t.Helper()
 	what.URL = "ws://" + addr + path
+	if what.CA != "" {
+		what.URL = "wss://" + addr + path
+	}
 	if client == "coder" {
 		clientSaw = what.have()
 	} else {
@@ -88,11 +129,22 @@ func parseLog(t *testing.T, line string) []string {
 	return got.Log
 }
 
-// compare has a conversation directly and through Cirque.
-func (b *talkBed) compare(t *testing.T, client, server, name string, what talk) []string {
+// compare has a conversation directly and through Cirque on the way that is number w.
+func (b *talkBed) compare(t *testing.T, client, server string, w int, name string, what talk) []string {
 	t.Helper()
+	way := talkWays[w]
+	name = fmt.Sprint(name, "/", w)
 	dc, ds := b.have(t, client, server, b.direct[server], name+"?direct", what)
-	vc, vs := b.have(t, client, server, b.via[server], name+"?via", what)
+	door := server
+	if way.far {
+		door = "far " + door
+	}
+	if way.tls {
+		door += "-tls"
+		what.CA = b.ca
+	}
+	what.HTTP2 = way.http2
+	vc, vs := b.have(t, client, server, b.via[door], name+"?via", what)
 	if !slices.Equal(dc, vc) {
 		t.Errorf("%s: the client saw\n%s\nand through Cirque\n%s", name, strings.Join(dc, "\n"), strings.Join(vc, "\n"))
 	}
@@ -107,35 +159,42 @@ func (b *talkBed) compare(t *testing.T, client, server, name string, what talk) 
 	return vc
 }
 
-// TestOuterWebSocket has each pair of libraries talk.
+// TestOuterWebSocket has each pair of libraries talk, on each way that the client can
+// go: a thousand random conversations give the same record as directly.
 func TestOuterWebSocket(t *testing.T) {
 	b := newTalkBed(t)
-	for _, client := range []string{"coder", "python"} {
-		for _, server := range []string{"coder", "python"} {
-			pair := client + " to " + server
-			t.Run(pair, func(t *testing.T) {
-				for i, what := range namedTalks {
-					t.Run(what.name, func(t *testing.T) {
-						path := fmt.Sprintf("/named/%s/%d", client, i)
-						if what.name == "refused" {
-							path = "/refused"
-						}
-						got := b.compare(t, client, server, path, talk{Ops: what.ops})
-						if last := got[len(got)-1]; last != what.last {
-							t.Errorf("the client saw %q last, want %q", last, what.last)
-						}
-					})
-				}
-				t.Run("random", func(t *testing.T) {
-					// A failure may have taken its whole time; one is enough.
-					for seed := uint64(0); seed < 50 && !t.Failed(); seed++ {
-						b.compare(t, client, server, fmt.Sprintf("/random/%s/%d", client, seed), randomTalk(seed))
-					}
-				})
-			})
+	for w, way := range talkWays {
+		for _, client := range []string{"coder", "python"} {
+			if client == "python" && !way.python {
+				continue
+			}
+			for _, server := range []string{"coder", "python"} {
+				t.Run(fmt.Sprintf("%s/%s to %s", way.name, client, server), func(t *testing.T) { b.testPair(t, client, server, w) })
+			}
 		}
 	}
 	t.Run("an end is noticed at once", b.testVanish)
+}
+
+func (b *talkBed) testPair(t *testing.T, client, server string, w int) {
+	for i, what := range namedTalks {
+		t.Run(what.name, func(t *testing.T) {
+			path := fmt.Sprintf("/named/%s/%d", client, i)
+			if what.name == "refused" {
+				path = "/refused"
+			}
+			got := b.compare(t, client, server, w, path, talk{Ops: what.ops})
+			if last := got[len(got)-1]; last != what.last {
+				t.Errorf("the client saw %q last, want %q", last, what.last)
+			}
+		})
+	}
+	t.Run("random", func(t *testing.T) {
+		// A failure may have taken its whole time; one is enough.
+		for seed := uint64(0); seed < talkWays[w].random && !t.Failed(); seed++ {
+			b.compare(t, client, server, w, fmt.Sprintf("/random/%s/%d", client, seed), randomTalk(uint64(w)<<32|seed))
+		}
+	})
 }
 
 // namedTalks are conversations whose last line is known.

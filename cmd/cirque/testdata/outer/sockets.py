@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import http
 import json
+import ssl
 import sys
 
 import websockets
@@ -129,10 +130,12 @@ async def step(ws, op, log):
 
 
 async def talk(conversation):
-    log = []
+    log, tls = [], None
+    if ca := conversation.get("ca"):
+        tls = ssl.create_default_context(cafile=ca)
     try:
         async with asyncio.timeout(15), websockets.connect(
-                conversation["url"], max_size=LIMIT, ping_interval=None, close_timeout=2, subprotocols=["talk.v1"],
+                conversation["url"], ssl=tls, max_size=LIMIT, ping_interval=None, close_timeout=2, subprotocols=["talk.v1"],
                 compression="deflate" if conversation["compress"] else None) as ws:
             # Whether, not how: the two ends may name different windows.
             log.append(f"{ws.subprotocol} compressed={bool(ws.extensions)}".lower())
@@ -140,7 +143,9 @@ async def talk(conversation):
             for op in conversation["ops"]:
                 await step(ws, op, log)
     except websockets.ConnectionClosed as e:
-        log.append(ended(e.rcvd))
+        # Over TLS the library tells of the end that was its own doing too.
+        if log[-1:] != ["vanished"]:
+            log.append(ended(e.rcvd))
     except websockets.InvalidStatusCode as e:
         log.append(f"refused {e.status_code} {e.headers.get('X-Why')}")
     except TimeoutError:
