@@ -428,6 +428,7 @@ func (u *H1) Release() {
 	default:
 		u.out.Release()
 		u.req = nil
+		u.in.Start(u.wc, h1.None, 0, nil) // it pointed into the session, and would keep it
 		u.wc.ReleaseBuffer()
 		// A client that left, or a pump that was stopped, may have interrupted
 		// waits that were over already: the next exchange must not find that.
