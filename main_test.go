@@ -47,7 +47,7 @@ func newBed(t *testing.T, h http.Handler, filters ...cirque.Filter) *bed {
 	filters = append(filters, cirque.Filter{Name: "bed", Done: func(_ *cirque.Session, err error) { b.donec <- err }})
 	b.proxy = &cirque.Proxy{
 		Name: "test", Filters: filters, Transport: &cirque.Transport{},
-		Peer:     func(*cirque.Session) (*cirque.Peer, error) { return b.peer, nil },
+		Peer:     func(*cirque.Session) (*cirque.Peer, error) { return b.present(), nil },
 		LogError: func(*cirque.Session, *cirque.Error) {},
 	}
 	b.srv = &cirque.Server{Proxy: b.proxy, Logger: slog.New(slog.DiscardHandler)}
@@ -66,6 +66,19 @@ func newBed(t *testing.T, h http.Handler, filters ...cirque.Filter) *bed {
 		wg.Wait()
 	})
 	return b
+}
+
+// use makes p the peer of what follows.
+func (b *bed) use(p *cirque.Peer) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.peer = p
+}
+
+func (b *bed) present() *cirque.Peer {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.peer
 }
 
 func (b *bed) note(s string) {

@@ -130,7 +130,7 @@ func (t *PeerTLS) config(p *Peer) *tls.Config {
 	c := &tls.Config{
 		ServerName: p.serverName(), MinVersion: t.MinVersion, MaxVersion: t.MaxVersion,
 		Certificates: t.Certificates, NextProtos: t.ALPN,
-		CipherSuites: upstreamSuites,
+		CipherSuites: upstreamSuites, DynamicRecordSizingDisabled: true,
 	}
 	if c.MinVersion == 0 {
 		c.MinVersion = tls.VersionTLS12

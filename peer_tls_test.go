@@ -1,6 +1,7 @@
 package cirque_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -11,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -117,7 +119,7 @@ func TestPeerVerdicts(t *testing.T) {
 			o := newTLSOrigin(t, tcp(t), serving(cert), http.HandlerFunc(hello))
 			b := newBed(t, nil)
 			how := c.tls
-			b.peer = &cirque.Peer{Addr: o.addr, TLS: &how}
+			b.use(&cirque.Peer{Addr: o.addr, TLS: &how})
 			status, body := b.do(b.client(), "GET", "/", "")
 			e := b.done()
 			if want && (status != 200 || e != nil) {
@@ -162,7 +164,8 @@ func TestPeersNeverShare(t *testing.T) {
 		change(second)
 		before := o.conns.Load()
 		for range 2 {
-			for _, b.peer = range []*cirque.Peer{first, second} {
+			for _, p := range []*cirque.Peer{first, second} {
+				b.use(p)
 				if status, _ := b.do(c, "GET", "/", ""); status != 200 {
 					t.Fatalf("%s: %d, %v", name, status, b.done())
 				}
@@ -186,9 +189,9 @@ func TestPeersNeverShare(t *testing.T) {
 func TestPeerResumes(t *testing.T) {
 	ca := testcert.NewCA(t, "CA")
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-		var resumed []bool
+		resumedc := make(chan bool, 10)
 		o := newTLSOrigin(t, tcp(t), serving(ca.Server("a.test")), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			resumed = append(resumed, r.TLS.DidResume)
+			resumedc <- r.TLS.DidResume
 		}))
 		b := newBed(t, nil, cirque.Filter{Name: "tls", Connected: func(s *cirque.Session) error {
 			if d := s.UpstreamTLS(); d == nil || d.ServerName != "a.test" || d.Version != tls.VersionName(version) || d.Certificate.Subject != "CN=a.test" {
@@ -200,30 +203,21 @@ func TestPeerResumes(t *testing.T) {
 			return &cirque.Peer{Addr: o.addr, Timeouts: cirque.Timeouts{Idle: -1}, TLS: &cirque.PeerTLS{ServerName: "a.test", CAs: cas(ca...), MaxVersion: version}}
 		}
 		one, two := mk(ca), mk(ca, testcert.NewCA(t, "more"))
-		for _, b.peer = range []*cirque.Peer{one, one, two, two, one} {
+		var resumed []bool
+		for _, p := range []*cirque.Peer{one, one, two, two, one} {
+			b.use(p)
 			if status, _ := b.do(b.client(), "GET", "/", ""); status != 200 {
 				t.Fatal(status, b.done())
 			}
 			if e := b.done(); e != nil {
 				t.Error(e)
 			}
+			resumed = append(resumed, <-resumedc)
 		}
-		if want := []bool{false, true, false, true, true}; !equal(resumed, want) {
+		if want := []bool{false, true, false, true, true}; !slices.Equal(resumed, want) {
 			t.Errorf("%s: resumed %v, want %v", tls.VersionName(version), resumed, want)
 		}
 	}
-}
-
-func equal(a, b []bool) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
 }
 
 // TestPeerIdentifiesItself: row U8: an origin that requires a certificate, with
@@ -237,11 +231,11 @@ func TestPeerIdentifiesItself(t *testing.T) {
 		io.WriteString(w, r.TLS.PeerCertificates[0].Subject.CommonName)
 	}))
 	b := newBed(t, nil)
-	b.peer = &cirque.Peer{Addr: o.addr, TLS: &cirque.PeerTLS{ServerName: "a.test", CAs: cas(ca), Certificates: []tls.Certificate{*us.TLS()}}}
+	b.use(&cirque.Peer{Addr: o.addr, TLS: &cirque.PeerTLS{ServerName: "a.test", CAs: cas(ca), Certificates: []tls.Certificate{*us.TLS()}}})
 	b.want(b.client(), "GET", "/", "", 200, "us")
 	b.done()
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-		b.peer = &cirque.Peer{Addr: o.addr, TLS: &cirque.PeerTLS{ServerName: "a.test", CAs: cas(ca), MaxVersion: version}}
+		b.use(&cirque.Peer{Addr: o.addr, TLS: &cirque.PeerTLS{ServerName: "a.test", CAs: cas(ca), MaxVersion: version}})
 		b.want(b.client(), "GET", "/", "", 502, "upstream_tls_alert")
 		if e := b.done(); e == nil || e.Reason != reason.UpstreamTLSAlert {
 			t.Errorf("%s without a certificate: %v", tls.VersionName(version), e)
@@ -266,7 +260,7 @@ func TestPeerTLSTimeouts(t *testing.T) {
 		b := newBed(t, nil)
 		b.proxy.Retry.Attempts = 1
 		p.Addr, p.TLS = l.Addr().String(), &cirque.PeerTLS{ServerName: "a.test"}
-		b.peer = p
+		b.use(p)
 		began := time.Now()
 		b.want(b.client(), "GET", "/", "", 504, want.String())
 		if e := b.done(); e == nil || e.Reason != want {
@@ -278,8 +272,8 @@ func TestPeerTLSTimeouts(t *testing.T) {
 	}
 	b := newBed(t, nil)
 	b.proxy.Retry.Attempts = 1
-	b.peer = &cirque.Peer{Addr: l.Addr().String(), TLS: &cirque.PeerTLS{ServerName: "a.test"},
-		Timeouts: cirque.Timeouts{Connect: 20 * time.Millisecond, ConnectTotal: 20 * time.Second}, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) { return nil, errors.New("broken") }}
+	b.use(&cirque.Peer{Addr: l.Addr().String(), TLS: &cirque.PeerTLS{ServerName: "a.test"},
+		Timeouts: cirque.Timeouts{Connect: 20 * time.Millisecond, ConnectTotal: 20 * time.Second}, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) { return nil, errors.New("broken") }})
 	b.want(b.client(), "GET", "/", "", 502, "connect_failed")
 	b.done()
 }
@@ -288,7 +282,7 @@ func TestPeerTLSTimeouts(t *testing.T) {
 func TestPeerNotTLS(t *testing.T) {
 	b := newBed(t, http.HandlerFunc(hello))
 	b.proxy.Retry.Attempts = 1
-	b.peer = &cirque.Peer{Addr: b.peer.Addr, TLS: &cirque.PeerTLS{ServerName: "a.test"}}
+	b.use(&cirque.Peer{Addr: b.peer.Addr, TLS: &cirque.PeerTLS{ServerName: "a.test"}})
 	b.want(b.client(), "GET", "/", "", 502, "upstream_tls\n")
 	b.done()
 }
@@ -303,7 +297,7 @@ func TestPeerTLSOverUnix(t *testing.T) {
 	ca := testcert.NewCA(t, "CA")
 	newTLSOrigin(t, l, serving(ca.Server("a.test")), http.HandlerFunc(hello))
 	b := newBed(t, nil)
-	b.peer = &cirque.Peer{Addr: "unix:" + path, TLS: &cirque.PeerTLS{ServerName: "a.test", CAs: cas(ca)}}
+	b.use(&cirque.Peer{Addr: "unix:" + path, TLS: &cirque.PeerTLS{ServerName: "a.test", CAs: cas(ca)}})
 	b.want(b.client(), "GET", "/", "", 200, "hello")
 	b.done()
 }
@@ -338,7 +332,7 @@ func TestPeerTLSValidate(t *testing.T) {
 	}
 	o := newTLSOrigin(t, tcp(t), serving(testcert.NewCA(t, "CA")), http.HandlerFunc(hello))
 	b := newBed(t, nil)
-	b.peer = &cirque.Peer{Addr: o.addr, TLS: &cirque.PeerTLS{}}
+	b.use(&cirque.Peer{Addr: o.addr, TLS: &cirque.PeerTLS{}})
 	b.want(b.client(), "GET", "/", "", 502, "connect_failed")
 	b.done()
 	if o.conns.Load() != 0 {
@@ -353,10 +347,55 @@ func TestKeyLog(t *testing.T) {
 	b := newBed(t, nil)
 	var log bytes.Buffer
 	b.proxy.Transport.KeyLog = &log
-	b.peer = &cirque.Peer{Addr: o.addr, TLS: &cirque.PeerTLS{ServerName: "a.test", CAs: cas(ca)}}
+	b.use(&cirque.Peer{Addr: o.addr, TLS: &cirque.PeerTLS{ServerName: "a.test", CAs: cas(ca)}})
 	b.want(b.client(), "GET", "/", "", 200, "hello")
 	b.done()
 	if !strings.Contains(log.String(), "CLIENT_TRAFFIC_SECRET_0 ") {
 		t.Errorf("logged %q", log.String())
+	}
+}
+
+// TestCloseDelimitedOverTLS: a body that ends with its connection is complete
+// only if that was closed with an alert. RFC 9112, section 8.
+func TestCloseDelimitedOverTLS(t *testing.T) {
+	ca := testcert.NewCA(t, "CA")
+	l := tls.NewListener(tcp(t), serving(ca.Server("a.test")))
+	defer l.Close()
+	saidc := make(chan bool, 1)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer l.Close()
+	wg.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = http.ReadRequest(bufio.NewReader(c))
+			io.WriteString(c, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nall")
+			if <-saidc {
+				c.Close()
+			} else {
+				c.(*tls.Conn).NetConn().Close()
+			}
+		}
+	})
+	for _, said := range []bool{true, false} {
+		b := newBed(t, nil)
+		b.use(&cirque.Peer{Addr: l.Addr().String(), TLS: &cirque.PeerTLS{ServerName: "a.test", CAs: cas(ca)}})
+		saidc <- said
+		c, r := b.raw()
+		io.WriteString(c, "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n")
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		if string(body) != "all" || (err == nil) != said {
+			t.Errorf("said %v: the client gets %q, %v", said, body, err)
+		}
+		if e := b.done(); (e == nil) != said || e != nil && e.Reason != reason.UpstreamTruncated {
+			t.Errorf("said %v: %v", said, e)
+		}
 	}
 }

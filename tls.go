@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cirqueproxy/cirque/internal/wire"
 	"github.com/cirqueproxy/cirque/reason"
 )
 
@@ -116,8 +117,9 @@ func (srv *Server) handshake(nc net.Conn, l *listener, c *conn) *tls.Conn {
 	if d := l.tls.Timeout(); d > 0 {
 		_ = nc.SetDeadline(time.Now().Add(d))
 	}
-	tc := tls.Server(nc, l.tls.Config())
-	err := tc.Handshake()
+	sock := wire.NewSock(nc)
+	tc := tls.Server(sock, l.tls.Config())
+	err := sock.Handshake(context.Background(), tc)
 	if err == nil {
 		_ = nc.SetDeadline(time.Time{})
 		c.setTLS(tc)

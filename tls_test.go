@@ -92,11 +92,11 @@ func (b *tlsBed) mustDial(cfg *tls.Config) *tls.Conn {
 
 // TestTLSServes: rows T1, T2, T9: certificates by name, facts on the Session.
 func TestTLSServes(t *testing.T) {
-	var digest *cirque.TLSDigest
+	digestc := make(chan *cirque.TLSDigest, 1)
 	b := newTLSBed(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, r.Header.Get("X-Forwarded-Proto"))
 	}), cirque.Filter{Name: "tls", Request: func(s *cirque.Session) error {
-		digest = s.TLS()
+		digestc <- s.TLS()
 		return nil
 	}})
 	for sni, want := range map[string]string{"a.test": "a.test", "A.TEST": "a.test", "x.w.test": "a.test", "b.test": "b.test", "unknown.test": "a.test", "": "a.test"} {
@@ -113,7 +113,7 @@ func TestTLSServes(t *testing.T) {
 			t.Error(e)
 		}
 		want := cirque.TLSDigest{Version: "TLS 1.3", Cipher: "TLS_AES_128_GCM_SHA256", Group: "X25519MLKEM768", ServerName: strings.ToLower(sni)}
-		if *digest != want {
+		if digest := <-digestc; *digest != want {
 			t.Errorf("%q: %+v", sni, *digest)
 		}
 	}
@@ -246,9 +246,9 @@ func TestClientCertificates(t *testing.T) {
 		{listen.ClientAuthRequire, bad, false},
 	} {
 		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-			var got *cirque.CertificateDigest
+			gotc := make(chan *cirque.CertificateDigest, 1)
 			b := newTLSBed(t, http.HandlerFunc(hello), cirque.Filter{Name: "who", Request: func(s *cirque.Session) error {
-				got = s.TLS().Certificate
+				gotc <- s.TLS().Certificate
 				return nil
 			}})
 			b.t.ClientAuth, b.t.ClientCAs = c.mode, listen.NewCAs(ca.X509)
@@ -274,6 +274,7 @@ func TestClientCertificates(t *testing.T) {
 			if status, _ := b.get(conn, "a.test"); status != 200 {
 				t.Errorf("%s: %d", c.mode, status)
 			}
+			got := <-gotc
 			if (got != nil) != (c.mode != listen.ClientAuthOff && c.cert != nil) {
 				t.Errorf("%s: identified as %v", c.mode, got)
 			}

@@ -78,6 +78,9 @@ func (tm *terms) build(keys *ticketKeys, cas *casMade) (*tls.Config, error) {
 		NextProtos:             tm.t.Protocols,
 		GetCertificate:         tm.t.certificate,
 		SessionTicketsDisabled: keys == nil,
+		// A record for each write, up to the largest: a small response is one record
+		// and one packet in any case.
+		DynamicRecordSizingDisabled: true,
 	}
 	if cfg.NextProtos == nil {
 		cfg.NextProtos = protocols()

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cirqueproxy/cirque/internal/wire"
 	"github.com/cirqueproxy/cirque/reason"
 )
 
@@ -257,11 +258,20 @@ func refusesALPN(ours, theirs []string) bool {
 // offers what no client asks for.
 var noProtocol = &tls.Config{NextProtos: []string{"\x00"}, MinVersion: tls.VersionTLS12, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, nil }}
 
+// ask calls the program's function, which may take its time.
+func (t *TLS) ask(hello *tls.ClientHelloInfo) (cert *tls.Certificate, err error) {
+	if s, ok := hello.Conn.(*wire.Sock); ok {
+		s.Aside(func() { cert, err = t.GetCertificate(hello) })
+		return cert, err
+	}
+	return t.GetCertificate(hello)
+}
+
 // certificate finds the certificate for a client. With neither a certificate
 // nor an error the handshake ends with the alert unrecognized_name.
 func (t *TLS) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if t.GetCertificate != nil {
-		if cert, err := t.GetCertificate(hello); cert != nil || err != nil || t.Certificates == nil {
+		if cert, err := t.ask(hello); cert != nil || err != nil || t.Certificates == nil {
 			return cert, err
 		}
 	}

@@ -455,7 +455,7 @@ func (c *H1) crossed() bool {
 		return false
 	}
 	c.end = reason.None
-	return c.wc.Fill() == nil
+	return len(c.wc.Buffered()) > 0 || c.wc.Fill() == nil // over TLS the look took it
 }
 
 // park gives the goroutine back until the client says something.

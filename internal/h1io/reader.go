@@ -147,6 +147,11 @@ func (r *Reader) failed(err error) ([]byte, bool, error) {
 		return nil, false, err
 	}
 	if r.kind == h1.Close {
+		// RFC 9112, section 8: a body that ends with the connection is complete only
+		// if the connection was closed completely.
+		if err == wire.ErrCut {
+			return nil, false, io.ErrUnexpectedEOF
+		}
 		r.ended.Store(true)
 		return nil, true, nil
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 
+	"github.com/cirqueproxy/cirque/internal/wire"
 	"github.com/cirqueproxy/cirque/reason"
 )
 
@@ -19,8 +20,9 @@ func (p *Pool) secure(ctx context.Context, e *Entry, t *Target, w Want, nc net.C
 		ctx, stop = context.WithTimeoutCause(ctx, w.Handshake, errHandshakeTimeout)
 		defer stop()
 	}
-	tc := tls.Client(nc, e.tls(p, t, w.HTTP1))
-	if err := tc.HandshakeContext(ctx); err != nil {
+	sock := wire.NewSock(nc)
+	tc := tls.Client(sock, e.tls(p, t, w.HTTP1))
+	if err := sock.Handshake(ctx, tc); err != nil {
 		nc.Close()
 		return nil, handshakeError(ctx, err)
 	}

@@ -8,6 +8,7 @@
 package wire
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"math"
@@ -44,9 +45,15 @@ func (timeoutError) Is(target error) bool { return target == os.ErrDeadlineExcee
 // methods said to be for any goroutine may be called at any time.
 type Conn struct {
 	// Immutable after New.
-	nc    net.Conn
-	sweep *Sweep
-	sys   sysConn // the descriptor, where there is one
+	nc   net.Conn
+	tls  *tls.Conn // the same, if it is one over a Sock
+	sock *Sock     // below tls
+	low  net.Conn  // what has the deadlines: below sock, else nc
+	// foreignTLS is a TLS connection without a Sock, for which a write that timed
+	// out is the end.
+	foreignTLS bool
+	sweep      *Sweep
+	sys        sysConn // the descriptor, where there is one
 
 	// Owned by the reading goroutine.
 	b     []byte      // the buffer; nil when none is held
@@ -99,7 +106,8 @@ var past = time.Unix(1, 0)
 
 // New returns a Conn over nc, which it owns from now on. Close ends both.
 func New(nc net.Conn, sweep *Sweep) *Conn {
-	c := &Conn{nc: nc, sweep: sweep, max: buf.SmallSize}
+	c := &Conn{nc: nc, low: nc, sweep: sweep, max: buf.SmallSize}
+	c.adopt()
 	c.sys.init(c)
 	sweep.add(c)
 	return c
@@ -221,7 +229,7 @@ func (c *Conn) read(op readOp) error {
 			c.rRate.Note(c.sweep.Now(), n)
 		}
 		if armed || err != nil {
-			err = c.endWait(&c.rWait, &c.rCause, err, c.nc.SetReadDeadline)
+			err = c.endWait(&c.rWait, &c.rCause, err, c.low.SetReadDeadline)
 		}
 		switch {
 		case err == errAgain:
@@ -251,32 +259,35 @@ func (c *Conn) readOnce(op readOp) (armed bool, n int, err error) {
 			c.w = copy(c.b, c.first[:n])
 		}
 		c.lastFilled = n == firstBytes
-		return armed, n, onlyError(n, err)
+		return armed, n, c.onlyError(n, err)
 	}
 	c.armRead()
 	n, err = c.nc.Read(c.b[c.w:])
 	c.w += n
 	c.lastFilled = c.w == len(c.b)
-	return armed, n, onlyError(n, err)
+	return armed, n, c.onlyError(n, err)
 }
 
 // onlyError drops the error that came with data: the next read brings it again.
-func onlyError(n int, err error) error {
-	if n > 0 {
+func (c *Conn) onlyError(n int, err error) error {
+	switch {
+	case n > 0:
 		return nil
+	case err == io.EOF && c.sock != nil && c.sock.ended:
+		return ErrCut
 	}
 	return err
 }
 
 // armRead tells the sweep that a wait for input begins.
 func (c *Conn) armRead() {
-	c.arm(&c.rWait, c.waitEnd(c.rTimeout, c.rAbs, &c.rRate), &c.rCause, c.nc.SetReadDeadline)
+	c.arm(&c.rWait, c.waitEnd(c.rTimeout, c.rAbs, &c.rRate), &c.rCause, c.low.SetReadDeadline)
 }
 
 // armWrite tells the sweep that a wait for room begins.
 func (c *Conn) armWrite() {
 	c.wSince = c.sweep.NowExact()
-	c.arm(&c.wWait, c.waitEnd(c.wTimeout, c.wAbs, &c.wRate), &c.wCause, c.nc.SetWriteDeadline)
+	c.arm(&c.wWait, c.waitEnd(c.wTimeout, c.wAbs, &c.wRate), &c.wCause, c.low.SetWriteDeadline)
 }
 
 // waitEnd returns until when a wait that begins now may last.
@@ -345,7 +356,11 @@ func (c *Conn) endWriteWait(armed bool, n int, err error) error {
 		c.wRate.Note(c.sweep.Now(), n)
 		c.wPending += c.sweep.NowExact() - c.wSince
 	}
-	return c.endWait(&c.wWait, &c.wCause, err, c.nc.SetWriteDeadline)
+	err = c.endWait(&c.wWait, &c.wCause, err, c.low.SetWriteDeadline)
+	if err == errAgain && c.foreignTLS {
+		return ErrTimeout // it would say so for ever
+	}
+	return err
 }
 
 // expire ends a wait whose deadline the sweep saw pass.
@@ -366,7 +381,7 @@ func (c *Conn) InterruptRead(cause error) {
 		c.rCause = cause
 	}
 	c.interrupted.Store(true)
-	_ = c.nc.SetReadDeadline(past)
+	_ = c.low.SetReadDeadline(past)
 }
 
 // InterruptWrite is InterruptRead for writes.
@@ -377,7 +392,17 @@ func (c *Conn) InterruptWrite(cause error) {
 		c.wCause = cause
 	}
 	c.interrupted.Store(true)
-	_ = c.nc.SetWriteDeadline(past)
+	_ = c.low.SetWriteDeadline(past)
+}
+
+// interruption returns what interrupted reads or writes, or nil.
+func (c *Conn) interruption(cause *error) error {
+	if !c.interrupted.Load() {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return *cause
 }
 
 // ClearInterrupt takes interruptions back. It is for any goroutine.
@@ -390,10 +415,10 @@ func (c *Conn) ClearInterrupt() {
 	c.interrupted.Store(false)
 	c.rCause, c.wCause = nil, nil
 	if c.rWait.Load() != expired {
-		_ = c.nc.SetReadDeadline(time.Time{})
+		_ = c.low.SetReadDeadline(time.Time{})
 	}
 	if c.wWait.Load() != expired {
-		_ = c.nc.SetWriteDeadline(time.Time{})
+		_ = c.low.SetWriteDeadline(time.Time{})
 	}
 }
 
@@ -402,6 +427,9 @@ func (c *Conn) Write(b []byte) (int, error) { return c.Writev(b, nil, nil) }
 
 // Writev sends a, b and d behind each other, as if they were one.
 func (c *Conn) Writev(a, b, d []byte) (int, error) {
+	if c.tls != nil {
+		return c.writeTLS(a, b, d)
+	}
 	sent := 0
 	for {
 		armed, n, err := c.writeOnce(skip(a, b, d, sent))
@@ -499,6 +527,9 @@ func (c *Conn) Stray() error {
 	if c.sys.ok() {
 		return c.sys.peek()
 	}
+	if c.tls != nil {
+		return c.strayTLS()
+	}
 	if q, ok := c.nc.(interface{ Stray() error }); ok {
 		switch err := q.Stray(); err {
 		case nil, io.EOF:
@@ -552,6 +583,12 @@ func (c *Conn) StopWatch() { c.watchFrom.Store(0) }
 
 // CloseWrite ends the sending direction.
 func (c *Conn) CloseWrite() error {
+	if c.tls != nil {
+		if err := c.tls.CloseWrite(); err != nil {
+			return err
+		}
+		return c.sock.CloseWrite()
+	}
 	if h, ok := c.nc.(interface{ CloseWrite() error }); ok {
 		return h.CloseWrite()
 	}
@@ -565,12 +602,18 @@ func (c *Conn) Detach() (nc net.Conn, unread []byte) {
 	c.sweep.remove(c)
 	c.ClearInterrupt()
 	c.dropBuffer()
+	if c.sock != nil {
+		c.sock.c = nil
+	}
 	return c.nc, unread
 }
 
 // Close ends the connection. It may be called more than once, by its owner.
 func (c *Conn) Close() {
 	c.sweep.remove(c)
+	if c.sock != nil {
+		c.sock.last.Store(true)
+	}
 	_ = c.nc.Close()
 	c.dropBuffer()
 }

@@ -66,7 +66,7 @@ func (p *pipe) put() {
 }
 
 // CanSplice reports whether the kernel can move bytes from and to c.
-func (c *Conn) CanSplice() bool { return c.sys.ok() }
+func (c *Conn) CanSplice() bool { return c.sys.ok() && c.tls == nil }
 
 // splice moves up to n bytes from one descriptor to another, one of them a
 // pipe, without telling the scheduler (decision 0010): it moves pages and copies

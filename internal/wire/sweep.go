@@ -91,11 +91,11 @@ func (s *Sweep) run() {
 			if c.parked != nil {
 				late, parkers = append(late, c), append(parkers, c.parked.p)
 			} else {
-				c.expire(&c.rWait, at, c.nc.SetReadDeadline)
+				c.expire(&c.rWait, at, c.low.SetReadDeadline)
 			}
 		}
 		if at := c.wWait.Load(); at > 0 && at <= now {
-			c.expire(&c.wWait, at, c.nc.SetWriteDeadline)
+			c.expire(&c.wWait, at, c.low.SetWriteDeadline)
 		}
 		if from := c.watchFrom.Load(); from > 0 && now-from >= int64(watchAfter) && c.PeerClosed() {
 			if c.watchFrom.CompareAndSwap(from, 0) {

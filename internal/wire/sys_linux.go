@@ -42,7 +42,8 @@ type sysConn struct {
 	out     [2][]byte // of opExchange
 	mem     Releaser  // holds out
 	rSent   int
-	partial bool // opExchange could not send everything
+	partial bool  // opExchange could not send everything
+	outErr  error // opExchange failed to send, over TLS
 	rPipe   *pipe
 	rMax    int
 	rNoWait bool // opSplice returns errNotReady in place of waiting
@@ -62,7 +63,7 @@ type sysConn struct {
 func (s *sysConn) init(c *Conn) {
 	s.c = c
 	var err error
-	switch nc := c.nc.(type) {
+	switch nc := c.socketOf().(type) {
 	// Only these very types: one that wraps them sees other bytes than their
 	// descriptors do.
 	case *net.TCPConn:
@@ -75,8 +76,12 @@ func (s *sysConn) init(c *Conn) {
 		return
 	}
 	s.onRead, s.onWrite = s.tryRead, s.tryWrite
+	if c.sock != nil {
+		s.onRead = s.tryReadTLS
+	}
 }
 
+// ok reports whether there is a descriptor.
 func (s *sysConn) ok() bool { return s.raw != nil }
 
 func (s *sysConn) read(op readOp) (armed bool, n int, err error) {
@@ -191,14 +196,22 @@ func (s *sysConn) peek() error {
 // exchangeSys is Exchange in one call of the runtime's.
 func (c *Conn) exchangeSys(out, tail []byte, mem Releaser) (int, error) {
 	s := &c.sys
+	if c.w > c.r {
+		return 0, ErrStray
+	}
 	c.dropBuffer()
 	s.out, s.mem = [2][]byte{out, tail}, mem
-	s.rSent, s.partial = 0, false
+	s.rSent, s.partial, s.outErr = 0, false, nil
 	err := c.read(opExchange)
 	sent := s.rSent
 	s.out, s.mem = [2][]byte{}, nil
-	c.nSent.Add(int64(sent))
-	if err != nil || !s.partial {
+	if c.tls == nil {
+		c.nSent.Add(int64(sent))
+	}
+	switch {
+	case s.outErr != nil:
+		return sent, s.outErr
+	case err != nil || !s.partial:
 		return sent, err
 	}
 	n, err := c.Writev(skip2(out, tail, sent))

@@ -2,6 +2,8 @@ package wire
 
 import (
 	"bytes"
+	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -14,6 +16,8 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/cirqueproxy/cirque/internal/buf"
+	"github.com/cirqueproxy/cirque/internal/memnet"
+	"github.com/cirqueproxy/cirque/internal/testcert"
 )
 
 func TestMain(m *testing.M) {
@@ -51,6 +55,54 @@ var kinds = map[string]func(t *testing.T) (near, far net.Conn){
 		a, b := dialed(t, "tcp", "127.0.0.1:0")
 		return portable{a}, b
 	},
+	"tls server": func(t *testing.T) (net.Conn, net.Conn) {
+		a, b := dialed(t, "tcp", "127.0.0.1:0")
+		near, far := secured(t, a, b)
+		return near, halfCloser{far}
+	},
+	"tls client": func(t *testing.T) (net.Conn, net.Conn) {
+		a, b := dialed(t, "unix", filepath.Join(t.TempDir(), "s"))
+		far, near := secured(t, b, a)
+		return near, halfCloser{far}
+	},
+	"tls portable": func(t *testing.T) (net.Conn, net.Conn) {
+		a, b := dialed(t, "tcp", "127.0.0.1:0")
+		near, far := secured(t, portable{a}, b)
+		return near, halfCloser{far}
+	},
+	"tls memnet": func(t *testing.T) (net.Conn, net.Conn) {
+		a, b := memnet.Pipe()
+		near, far := secured(t, a, b)
+		return near, halfCloser{far}
+	},
+}
+
+var theCert = sync.OnceValue(func() *tls.Config {
+	var t testing.T
+	return &tls.Config{Certificates: []tls.Certificate{*testcert.NewCA(&t, "a.test").TLS()}, DynamicRecordSizingDisabled: true}
+})
+
+// halfCloser closes TLS and what is below it.
+type halfCloser struct{ *tls.Conn }
+
+func (h halfCloser) CloseWrite() error {
+	if err := h.Conn.CloseWrite(); err != nil {
+		return err
+	}
+	return h.NetConn().(*Sock).CloseWrite()
+}
+
+// secured makes TLS connections of ours of both ends.
+func secured(t *testing.T, server, client net.Conn) (s, c *tls.Conn) {
+	t.Helper()
+	ss, cs := NewSock(server), NewSock(client)
+	st, ct := tls.Server(ss, theCert()), tls.Client(cs, &tls.Config{InsecureSkipVerify: true})
+	errc := make(chan error, 1)
+	go func() { errc <- ss.Handshake(context.Background(), st) }()
+	if err := errors.Join(cs.Handshake(t.Context(), ct), <-errc); err != nil {
+		t.Fatal(err)
+	}
+	return st, ct
 }
 
 func dialed(t *testing.T, network, addr string) (near, far net.Conn) {
@@ -350,7 +402,7 @@ func TestExchangeTimeout(t *testing.T) {
 // TestExchangeStray: bytes or an end that came before the request: nothing may
 // be sent.
 func TestExchangeStray(t *testing.T) {
-	for _, name := range []string{"tcp", "unix"} {
+	for _, name := range []string{"tcp", "unix", "tls server", "tls client", "tls memnet"} {
 		for _, c := range []struct {
 			what string
 			do   func(net.Conn)
