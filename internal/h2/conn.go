@@ -107,7 +107,7 @@ func New(wc *wire.Conn, sweep *wire.Sweep, cfg *Config, role h2frame.Role) *Conn
 	c.tick = wire.NewTick(c.turn)
 	wc.SetMaxBuffer(4 * recvFrame)
 	wc.SetWriteTimeout(cfg.WriteTimeout)
-	now := sweep.NowExact()
+	now := max(sweep.NowExact(), 1)
 	c.idleSince, c.heard = now, now
 	c.sayHello()
 	return c

@@ -45,9 +45,7 @@ func (c *Conn) data(h h2frame.Header, p []byte) error {
 			return v.Err(0)
 		}
 	}
-	if c.ping.sent > 0 && c.ping.kind == pingTune {
-		c.tuneLocked(h.Length)
-	}
+	c.tuneLocked(st, h.Length)
 	st.in.push(b)
 	st.inEnd = end
 	if n := h.Length - len(b); n > 0 {

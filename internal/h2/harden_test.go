@@ -479,8 +479,8 @@ func TestSmallFirstWindow(t *testing.T) {
 		b.must(b.fr.WriteSettingsAck())
 		b.headers(3, false, getLines...)
 		b.must(b.fr.WriteData(3, false, make([]byte, 1000)))
-		for range 3 {
-			b.frame() // SETTINGS, WINDOW_UPDATE, SETTINGS ACK
+		for range 4 {
+			b.frame() // SETTINGS, WINDOW_UPDATE, SETTINGS ACK, PING
 		}
 		b.wantIdle()
 		b.must(b.fr.WriteData(3, false, []byte("x")))

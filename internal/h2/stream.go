@@ -58,6 +58,7 @@ type use struct {
 	done    bool  // the owner is through
 	served  bool  // Server: counted in c.running; Client: in c.opened
 	ending  bool  // Server: counted in c.ending
+	came    int64 // bytes of DATA that came
 	gotten  int64 // bytes of body read, for the rate
 
 	// Owned by the reading goroutine.
@@ -230,7 +231,7 @@ func (st *Stream) until(since, timeout time.Duration, r *wire.Rate) time.Duratio
 	if timeout > 0 {
 		at = min(at, since+timeout)
 	}
-	return at
+	return at + st.c.sweep.Late() // an expiry is never early
 }
 
 // Reset abandons the stream. It does nothing to one that has ended.

@@ -34,7 +34,8 @@ func (b *WindowBudget) tight() bool { return b.used.Load() > b.max/4*3 }
 // tuning makes windows as large as a round trip asks for.
 type tuning struct {
 	tuner h2stream.Tuner
-	grown int // bytes of the budget that the connection's window holds
+	grown int  // bytes of the budget that the connection's window holds
+	tight bool // windows are to stay as they were first
 	read  int64
 }
 
@@ -45,7 +46,6 @@ func (st *Stream) consumeLocked(n int) {
 		if up := st.recv.Consume(n); up > 0 {
 			c.out.append(h2frame.AppendWindowUpdate(c.out.tail(), st.id, uint32(up)))
 			c.kickLocked()
-			c.tuneLocked(0)
 		}
 	}
 	c.consumeConnLocked(n)
@@ -58,9 +58,16 @@ func (c *Conn) consumeConnLocked(n int) {
 	}
 }
 
-// tuneLocked notes that n bytes came, and begins to measure a round trip. That is
-// worth a ping only where half a window came already.
-func (c *Conn) tuneLocked(n int) {
+// tuneLocked notes that n bytes came for st, and begins to measure a round trip,
+// which is worth a ping only for a body of more than half a window. It begins with
+// what comes, not with what is consumed: a sender that the window holds back sends it
+// in one go, and when we have consumed a part of that nothing is under way any more.
+func (c *Conn) tuneLocked(st *Stream, n int) {
+	st.came += int64(n)
+	sampling := c.ping.sent > 0 && c.ping.kind == pingTune
+	if !sampling && st.came <= int64(c.cfg.StreamWindow/2) {
+		return
+	}
 	if c.tune.tuner.Recv(c.sweep.Now(), n) {
 		c.sendPingLocked(pingTune)
 	}
@@ -90,19 +97,34 @@ func (c *Conn) tunedLocked(now time.Duration) {
 	c.kickLocked()
 }
 
-// shrinkLocked takes grown windows back when the budget is nearly used up.
+// shrinkLocked takes grown windows back when the budget is nearly used up, and lets
+// none grow until it is not.
 func (c *Conn) shrinkLocked() {
-	if c.tune.grown == 0 || !c.cfg.Windows.tight() {
+	if tight := c.cfg.Windows.tight(); tight != c.tune.tight {
+		c.tune.tight = tight
+		most := c.cfg.MaxWindow
+		if tight {
+			most = c.cfg.StreamWindow
+		}
+		c.tune.tuner.Limit(most)
+	}
+	c.shrinkWindow(&c.recv, c.cfg.ConnWindow, &c.tune.grown)
+	for _, st := range c.streams {
+		c.shrinkWindow(&st.recv, c.cfg.StreamWindow, &st.grown)
+	}
+}
+
+// shrinkWindow makes a window size again, and gives back what it holds of the budget
+// as that becomes true: credit cannot be taken away from who has it (RFC 9113,
+// section 6.9.3), and what it lets the other end send counts until it is used up.
+func (c *Conn) shrinkWindow(w *h2stream.RecvWindow, size int, grown *int) {
+	if *grown == 0 || !c.tune.tight && w.Size() > size {
 		return
 	}
-	c.recv.Shrink(c.cfg.ConnWindow)
-	c.cfg.Windows.give(c.tune.grown)
-	c.tune.grown = 0
-	for _, st := range c.streams {
-		if st.grown > 0 {
-			st.recv.Shrink(c.cfg.StreamWindow)
-			c.returnWindowLocked(st)
-		}
+	w.Shrink(size)
+	if more := w.Credit() + w.Held() - size; more < *grown {
+		c.cfg.Windows.give(*grown - max(more, 0))
+		*grown = max(more, 0)
 	}
 }
 

@@ -36,6 +36,9 @@ func NewSweep(tick time.Duration) *Sweep {
 // still while there are no connections.
 func (s *Sweep) Now() time.Duration { return time.Duration(s.now.Load()) }
 
+// Late returns by how much Now may be late.
+func (s *Sweep) Late() time.Duration { return s.tick }
+
 // NowExact is Now without delay, for who can afford to read the clock.
 func (s *Sweep) NowExact() time.Duration {
 	now := time.Since(s.base)
