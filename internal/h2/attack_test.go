@@ -138,7 +138,7 @@ func TestFloods(t *testing.T) {
 				b.hello()
 				var did atomic.Int32
 				go func() {
-					for i := range 20000 {
+					for i := range 100000 {
 						if tc.do(b, i) != nil {
 							return
 						}
@@ -146,8 +146,8 @@ func TestFloods(t *testing.T) {
 					}
 				}()
 				b.wantEnd("ENHANCE_YOUR_CALM")
-				// What the sockets hold was sent in vain.
-				if n := did.Load(); n > 12000 || handlers > 1200 {
+				// What the sockets hold was sent in vain, and what a close reads before.
+				if n := did.Load(); n > 40000 || handlers > 1200 {
 					t.Errorf("%d times, %d handlers ran", n, handlers)
 				}
 			})

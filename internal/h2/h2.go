@@ -19,9 +19,10 @@ import (
 type Config struct {
 	// Handler serves the streams that a client opens; Server only.
 	Handler Handler
-	// MaxStreams bounds the streams that a client may have open, and the handlers
-	// that run: a client that resets what it opens (CVE-2023-44487) must not make
-	// more work than one that waits.
+	// MaxStreams bounds the streams that a client may have open, and, doubled, the
+	// handlers that run: a client that resets what it opens (CVE-2023-44487) must not
+	// make more work than one that waits, and one that gives up a stream and opens
+	// another one must not be refused while the first one's handler learns of it.
 	MaxStreams int
 	// HeadBytes bounds a decoded field section, counted as RFC 9113, section
 	// 6.5.2 does, and a compressed one: an index of one byte may stand for

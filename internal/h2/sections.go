@@ -165,14 +165,15 @@ func (c *Conn) newStream(id uint32, end bool, b []byte) error {
 // stream that may be open: hooks that take their time must not gather without end.
 const maxEnding = 4
 
-// mayRunLocked reports whether another handler may run. One whose stream has ended in
-// both directions does not count: its client may have the end of the answer, and open
-// the next stream, before the handler has returned.
+// mayRunLocked reports whether a client may have another stream. Handlers whose stream
+// has ended count by limits of their own: a client that has the end of an answer, or
+// gave a stream up, may open the next one before the handler has returned. Of those
+// that were reset there may be as many as of streams, since they make work.
 //
-// RFC 9113, section 5.1.2: closed streams do not count towards the limit. (Those that
-// were reset do here, as long as they make work.)
+// RFC 9113, section 5.1.2: closed streams do not count towards the limit.
 func (c *Conn) mayRunLocked() bool {
-	return c.running-c.ending < c.cfg.MaxStreams && c.ending < maxEnding*c.cfg.MaxStreams
+	n := c.cfg.MaxStreams
+	return len(c.streams) < n && c.running-c.ending < 2*n && c.ending < maxEnding*n
 }
 
 // openLocked begins the stream's life.
