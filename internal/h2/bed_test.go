@@ -33,6 +33,14 @@ type bed struct {
 	end  chan error
 }
 
+func newBed(t *testing.T, far *memnet.Conn) *bed {
+	b := &bed{t: t, far: far, fr: http2.NewFramer(far, far), end: make(chan error, 1)}
+	b.fr.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	b.fr.AllowIllegalWrites = true
+	b.enc = hpack.NewEncoder(&b.head)
+	return b
+}
+
 type handlerFunc func(*Stream)
 
 func (f handlerFunc) ServeStream(st *Stream) { f(st) }
@@ -53,10 +61,7 @@ func withServer(t *testing.T, handler func(*Stream), change func(*Config), f fun
 		}
 		near, far := memnet.Pipe()
 		sweep := wire.NewSweep(0)
-		b := &bed{t: t, far: far, fr: http2.NewFramer(far, far), end: make(chan error, 1)}
-		b.fr.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
-		b.fr.AllowIllegalWrites = true
-		b.enc = hpack.NewEncoder(&b.head)
+		b := newBed(t, far)
 		b.conn = New(wire.New(near, sweep), sweep, &cfg, h2frame.Server)
 		go func() { b.end <- b.conn.Serve() }()
 		defer func() {

@@ -6,7 +6,6 @@ import (
 	"testing/synctest"
 
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 
 	"github.com/cirqueproxy/cirque/internal/buf"
 	"github.com/cirqueproxy/cirque/internal/h2frame"
@@ -28,10 +27,7 @@ func withClient(t *testing.T, change func(*Config), f func(b *bed)) {
 		}
 		near, far := memnet.Pipe()
 		sweep := wire.NewSweep(0)
-		b := &bed{t: t, far: far, fr: http2.NewFramer(far, far), end: make(chan error, 1)}
-		b.fr.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
-		b.fr.AllowIllegalWrites = true
-		b.enc = hpack.NewEncoder(&b.head)
+		b := newBed(t, far)
 		b.conn = New(wire.New(near, sweep), sweep, &cfg, h2frame.Client)
 		go func() { b.end <- b.conn.Serve() }()
 		defer func() {
