@@ -349,6 +349,9 @@ func (h *handler) Parked(d *downstream.H1) {
 	h.trimmer.note()
 }
 
+// ParkedH2 implements downstream.Handler.
+func (h *handler) ParkedH2(*downstream.H2Conn) { h.trimmer.note() }
+
 // Ended implements downstream.Handler.
 func (h *handler) Ended(d *downstream.H1, r reason.Reason) { (*Server)(h).ended(d, r) }
 

@@ -26,6 +26,8 @@ type Handler interface {
 	Parked(c *H1)
 	// ServeStream answers the request of d, on a goroutine of its own.
 	ServeStream(d *H2)
+	// ParkedH2 is Parked for a connection of HTTP/2.
+	ParkedH2(c *H2Conn)
 	// EndedH2 is Ended for a connection of HTTP/2.
 	EndedH2(c *H2Conn, r reason.Reason)
 	// Ended tells why the connection ended; c is not used again.

@@ -33,10 +33,13 @@ func NewH2(wc *wire.Conn, sweep *wire.Sweep, cfg *Config) *H2Conn {
 	return c
 }
 
-// Serve runs the connection until it ends.
+// Serve runs the connection until it ends or is parked.
 func (c *H2Conn) Serve() {
-	err := c.conn.Serve()
-	c.cfg.Handler.EndedH2(c, c.endReason(err))
+	c.conn.ServeParking(h2.Parking{
+		Parker: c.cfg.Parker, After: c.cfg.ParkAfter,
+		Parked: func() { c.cfg.Handler.ParkedH2(c) },
+		Ended:  func(err error) { c.cfg.Handler.EndedH2(c, c.endReason(err)) },
+	})
 }
 
 // ServeStream implements h2.Handler.
@@ -65,6 +68,8 @@ func (c *H2Conn) State() State {
 	switch {
 	case c.running.Load() > 0:
 		return StateActive
+	case c.conn.Parked():
+		return StateParked
 	case c.streams.Load() == 0:
 		return StateNew
 	}

@@ -28,6 +28,7 @@ type Conn struct {
 	role  h2frame.Role
 	tick  *wire.Tick
 	donec chan struct{} // closed when Serve is about to return
+	park  parking       // but for what it says
 
 	// Owned by the reader goroutine.
 	dec    *hpack.Decoder
@@ -119,9 +120,30 @@ func (c *Conn) Wire() *wire.Conn { return c.wc }
 // Serve reads the connection until it ends, which is when all of its streams
 // have. The error is never nil.
 func (c *Conn) Serve() error {
+	c.ServeParking(Parking{})
+	return c.err
+}
+
+// ServeParking is Serve for a connection that gives its goroutine back while it is
+// idle: it returns when the connection is parked, or has ended, which Ended is told.
+func (c *Conn) ServeParking(p Parking) {
+	c.park.Parking = p
 	c.sweep.StartTick(c.tick)
-	err := c.begin()
-	for err == nil {
+	c.run(c.begin())
+}
+
+// run is the reader.
+func (c *Conn) run(err error) {
+	for {
+		if err == errPark {
+			var parked bool
+			if parked, err = c.parkNow(); parked {
+				return
+			}
+		}
+		if err != nil {
+			break
+		}
 		if err = c.readFrames(); err == nil {
 			err = c.fill()
 		}
@@ -130,7 +152,9 @@ func (c *Conn) Serve() error {
 	c.finish()
 	c.sweep.StopTick(c.tick)
 	close(c.donec)
-	return c.err
+	if f := c.park.Ended; f != nil {
+		f(c.err)
+	}
 }
 
 // connError makes an error of the connection of err.
@@ -172,6 +196,7 @@ func (c *Conn) fail(e *Error) {
 	}
 	clear(c.streams)
 	c.kickLocked()
+	c.unparkLocked()
 	c.freed = true
 	c.unlock()
 	for _, st := range lost {
@@ -279,6 +304,7 @@ func (c *Conn) checkDrainedLocked() {
 	c.closing = true
 	c.kickLocked()
 	c.wc.InterruptRead(ErrClosed)
+	c.unparkLocked()
 }
 
 // Done is closed when the connection has ended.

@@ -320,7 +320,7 @@ func (w *world) checkEmpty(c *Conn, cfg *Config) {
 }
 
 func TestRandomServer(t *testing.T) {
-	runs(t, 60, func(w *world, cfg *Config) {
+	runs(t, 40, func(w *world, cfg *Config) {
 		near, far := w.pipe()
 		sweep := wire.NewSweep(0)
 		cfg.Handler = handlerFunc(w.serve)
@@ -486,7 +486,7 @@ func (w *world) request(c *Conn, p plan, delay time.Duration) {
 }
 
 func TestRandomClient(t *testing.T) {
-	runs(t, 60, func(w *world, cfg *Config) {
+	runs(t, 40, func(w *world, cfg *Config) {
 		near, far := w.pipe()
 		sweep := wire.NewSweep(0)
 		c := New(wire.New(near, sweep), sweep, cfg, h2frame.Client)

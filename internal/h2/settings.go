@@ -200,6 +200,7 @@ func (c *Conn) turn(now time.Duration) {
 		c.dismissLocked()
 	}
 	c.shrinkLocked()
+	c.offerParkLocked(now)
 	c.mu.Unlock()
 	if e != nil {
 		c.fail(e)

@@ -105,6 +105,9 @@ func (p *Parker) run() {
 	}
 }
 
+// Unpark wakes c for its owner, with WakeTimeout, if it is parked.
+func (p *Parker) Unpark(c *Conn) { p.unpark(c, WakeTimeout) }
+
 // unpark gives c back, whoever is first.
 func (p *Parker) unpark(c *Conn, why WakeReason) {
 	// Not by Control: who closed the descriptor behind our back must not make us

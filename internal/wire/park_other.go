@@ -18,5 +18,8 @@ func (*Parker) Park(*Conn, time.Duration, func(*Conn, WakeReason)) { panic("wire
 
 func (*Parker) unpark(*Conn, WakeReason) {}
 
+// Unpark is never called.
+func (*Parker) Unpark(*Conn) {}
+
 // Close does nothing.
 func (*Parker) Close() {}
