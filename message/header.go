@@ -344,7 +344,12 @@ func (h *Header) AddParsed(name, value []byte) {
 // AddLine is AddParsed for a field that did not come as a line. It lies in memory
 // as HTTP/1 writes it, under this package's spelling of a known name, so that Run
 // finds it.
-func (h *Header) AddLine(name, value string) ID {
+func (h *Header) AddLine(name, value string) ID { return addLine(h, name, value) }
+
+// AddLineBytes is AddLine for a value of bytes, which are copied.
+func (h *Header) AddLineBytes(name string, value []byte) ID { return addLine(h, name, value) }
+
+func addLine[T string | []byte](h *Header, name string, value T) ID {
 	id := lookup(name)
 	if id != IDOther {
 		name = names[id]

@@ -22,13 +22,14 @@ const recvFrame = 16 << 10
 // done under it takes less time than to hand it to another goroutine.
 type Conn struct {
 	// Immutable after newConn.
-	wc    *wire.Conn
-	sweep *wire.Sweep
-	cfg   *Config
-	role  h2frame.Role
-	tick  *wire.Tick
-	donec chan struct{} // closed when Serve is about to return
-	park  parking       // but for what it says
+	wc     *wire.Conn
+	sweep  *wire.Sweep
+	cfg    *Config
+	role   h2frame.Role
+	tick   *wire.Tick
+	writer func()
+	donec  chan struct{} // closed when Serve is about to return
+	park   parking       // but for what it says
 
 	// Owned by the reader goroutine.
 	dec    *hpack.Decoder
@@ -45,8 +46,10 @@ type Conn struct {
 	streams  map[uint32]*Stream
 	freeList []*Stream
 	ids      h2stream.IDs
-	opened   int           // Client: streams reserved or open
-	workers  []*worker     // that wait for a stream
+	opened   int       // Client: streams reserved or open
+	workers  []*worker // that wait for a stream
+	spare    int       // of them, not used since restAt
+	restAt   time.Duration
 	running  int           // Server: handlers
 	ending   int           // of them, those whose stream has ended in the ordinary way
 	err      *Error        // why the connection is over
@@ -106,6 +109,7 @@ func New(wc *wire.Conn, sweep *wire.Sweep, cfg *Config, role h2frame.Role) *Conn
 	c.dec.SetMaxStringLength(cfg.blockBytes())
 	c.head.cfg = cfg
 	c.tick = wire.NewTick(c.turn)
+	c.writer = c.write
 	wc.SetMaxBuffer(4 * recvFrame)
 	wc.SetWriteTimeout(cfg.WriteTimeout)
 	now := max(sweep.NowExact(), 1)
@@ -224,7 +228,7 @@ func (c *Conn) finish() {
 	for c.running > 0 || c.writing {
 		c.quiet.Wait()
 	}
-	c.dismissLocked()
+	c.dismissLocked(len(c.workers))
 	quick := c.err.Remote || c.ended || c.abrupt
 	c.out.free()
 	c.returnWindowsLocked()

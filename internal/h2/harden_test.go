@@ -542,3 +542,37 @@ func TestPriorityUpdate(t *testing.T) {
 		}
 	})
 }
+
+// TestWorkersEnd: goroutines that ran a burst of streams do not stay for as long as one
+// stream keeps the connection busy.
+func TestWorkersEnd(t *testing.T) {
+	withServer(t, func(st *Stream) {
+		if st.Req.Method() == "PUT" {
+			hold(st)
+			return
+		}
+		time.Sleep(time.Millisecond)
+		answer(st)
+	}, nil, func(b *bed) {
+		b.hello()
+		b.collect()
+		b.headers(1, false, ":method: PUT", ":scheme: http", ":authority: a", ":path: /")
+		for i := 1; i < 80; i++ {
+			b.get(uint32(2*i + 1))
+		}
+		waiting := func() int {
+			synctest.Wait()
+			b.conn.mu.Lock()
+			defer b.conn.mu.Unlock()
+			return len(b.conn.workers)
+		}
+		time.Sleep(10 * time.Millisecond)
+		if n := waiting(); n != 79 {
+			t.Errorf("%d workers wait after the burst", n)
+		}
+		time.Sleep(3 * time.Second)
+		if n := waiting(); n != 0 {
+			t.Errorf("%d workers wait behind a stream that goes on", n)
+		}
+	})
+}

@@ -224,7 +224,7 @@ var (
 // be understood and not served; bad is set when it is malformed.
 func (r *headReader) request(req *message.Request, end bool) (protocol string, refusal *Refusal) {
 	if len(r.cookie) > 0 {
-		r.h.AddLine("Cookie", string(r.cookie))
+		r.h.AddLineBytes("Cookie", r.cookie)
 	}
 	r.addHost()
 	method := r.pseudo[pseudoMethod]

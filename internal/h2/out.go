@@ -69,7 +69,7 @@ func (o *outBuffer) free() {
 func (c *Conn) kickLocked() {
 	if !c.writing && (len(c.out.b) > 0 || c.closing) {
 		c.writing = true
-		go c.write()
+		go c.writer()
 	}
 }
 

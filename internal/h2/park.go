@@ -75,8 +75,8 @@ func (c *Conn) parkNow() (bool, error) {
 		return false, nil
 	}
 	k.parked, k.wanted = true, false
-	c.freeList = nil
-	c.waiting = nil
+	c.dismissLocked(len(c.workers))
+	c.freeList, c.waiting, c.workers = nil, nil, nil
 	c.mu.Unlock()
 	c.block.b, c.head.cookie = nil, nil
 	if k.Parked != nil {

@@ -196,9 +196,7 @@ func (c *Conn) turn(now time.Duration) {
 		c.draining, c.drainWhy = drainBegun, ErrIdle
 		c.endDrainLocked()
 	}
-	if c.idleSince > 0 && now-c.idleSince >= workerRest {
-		c.dismissLocked()
-	}
+	c.restLocked(now)
 	c.shrinkLocked()
 	c.offerParkLocked(now)
 	c.mu.Unlock()

@@ -5,7 +5,8 @@ import "time"
 // worker is a goroutine that runs handlers. One that has run a stream waits for the
 // next: its stack has grown to what a handler needs, which a new goroutine would have
 // to do again, at the cost of a copy for each step. A connection without a stream
-// keeps none for longer than workerRest.
+// keeps none for longer than workerRest, and one with streams no more than it used
+// meanwhile.
 type worker struct {
 	st    *Stream
 	wakec chan struct{} // one slot
@@ -21,6 +22,7 @@ func (c *Conn) startLocked(st *Stream) {
 		go c.work(&worker{st: st, wakec: make(chan struct{}, 1)})
 		return
 	}
+	c.spare = min(c.spare, n-1)
 	w := c.workers[n-1] // the one that ran last: its stack is in the cache
 	c.workers[n-1] = nil
 	c.workers = c.workers[:n-1]
@@ -45,10 +47,25 @@ func (c *Conn) work(w *worker) {
 	}
 }
 
-// dismissLocked ends the workers that wait.
-func (c *Conn) dismissLocked() {
-	for _, w := range c.workers {
+// restLocked ends workers of which there is no need.
+func (c *Conn) restLocked(now time.Duration) {
+	switch {
+	case now-c.restAt < workerRest:
+		return
+	case c.idleSince > 0 && now-c.idleSince >= workerRest:
+		c.spare = len(c.workers)
+	}
+	c.dismissLocked(c.spare)
+	c.spare, c.restAt = len(c.workers), now
+}
+
+// dismissLocked ends n workers that wait: those that have waited for longest.
+func (c *Conn) dismissLocked(n int) {
+	n = min(n, len(c.workers))
+	for _, w := range c.workers[:n] {
 		w.wakec <- struct{}{}
 	}
-	c.workers = nil
+	left := copy(c.workers, c.workers[n:])
+	clear(c.workers[left:])
+	c.workers = c.workers[:left]
 }
