@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"encoding/binary"
 	"io"
+	"net/http"
 	"strconv"
 	"strings"
 	"testing"
 
+	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
 	"github.com/cirqueproxy/cirque/internal/h2frame"
@@ -39,7 +41,6 @@ func (a *answerSmall) ServeStream(st *Stream) {
 // bytes made beforehand.
 type steady struct {
 	far   *memnet.Conn
-	conn  *Conn
 	id    uint32
 	frame []byte // HEADERS of one request, all from the dynamic table
 	in    []byte
@@ -67,24 +68,50 @@ func newSteady(tb testing.TB) *steady {
 	cfg.Windows = NewWindowBudget(8 << 20)
 	near, far := memnet.Pipe()
 	sweep := wire.NewSweep(0)
-	s := &steady{far: far, conn: New(wire.New(near, sweep), sweep, &cfg, h2frame.Server), id: 1, in: make([]byte, 64<<10)}
+	conn := New(wire.New(near, sweep), sweep, &cfg, h2frame.Server)
 	served := make(chan error, 1)
-	go func() { served <- s.conn.Serve() }()
+	go func() { served <- conn.Serve() }()
 	tb.Cleanup(func() {
 		far.Close()
-		s.conn.Close(io.ErrClosedPipe)
+		conn.Close(io.ErrClosedPipe)
 		<-served
 	})
+	return greetSteady(far)
+}
+
+// newSteadyOther is newSteady with x/net's server, whose one loop meets its streams,
+// its reader and its writes through channels.
+func newSteadyOther(tb testing.TB) *steady {
+	body := make([]byte, 1024)
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		h := w.Header()
+		h["Content-Type"], h["Cache-Control"], h["Content-Length"] = otherType, otherCache, otherLength
+		h["Date"] = nil
+		_, _ = w.Write(body)
+	})
+	near, far := memnet.Pipe()
+	served := make(chan struct{})
+	go func() {
+		new(http2.Server).ServeConn(near, &http2.ServeConnOpts{Handler: handler, BaseConfig: &http.Server{}})
+		close(served)
+	}()
+	tb.Cleanup(func() { far.Close(); <-served })
+	return greetSteady(far)
+}
+
+var otherType, otherCache, otherLength = []string{"text/javascript"}, []string{"max-age=3600"}, []string{"1024"}
+
+// greetSteady begins the connection.
+func greetSteady(far *memnet.Conn) *steady {
+	s := &steady{far: far, id: 1, in: make([]byte, 64<<10)}
 	b := newBed(&testing.T{}, far)
 	b.write([]byte(h2frame.Preface))
 	b.must(b.fr.WriteSettings())
-	for range 3 {
-		b.frame()
-	}
 	b.must(b.fr.WriteSettingsAck())
 	b.headers(1, true, steadyLines...)
-	for range 2 {
-		b.frame()
+	for !strings.HasPrefix(b.frame(), "DATA 1 END") {
+		continue
 	}
 	// From now on all of it is in the dynamic table.
 	s.frame = h2frame.AppendHeaders(nil, 0, b.block(steadyLines...), true, true)
@@ -126,17 +153,22 @@ func (s *steady) exchange(tb testing.TB, n int) {
 }
 
 // BenchmarkH2Exchange is a browser's request and a response of 1 KiB, in memory, one
-// and 32 at a time.
+// and 32 at a time; with x/net's server beside it (decision 12).
 func BenchmarkH2Exchange(b *testing.B) {
-	for _, n := range []int{1, 32} {
-		b.Run(strconv.Itoa(n), func(b *testing.B) {
-			s := newSteady(b)
-			s.exchange(b, n)
-			b.ReportAllocs()
-			for left := b.N; left > 0; left -= n {
-				s.exchange(b, min(n, left))
-			}
-		})
+	for _, server := range []struct {
+		name  string
+		begin func(testing.TB) *steady
+	}{{"ours", newSteady}, {"x-net", newSteadyOther}} {
+		for _, n := range []int{1, 32} {
+			b.Run(server.name+"/"+strconv.Itoa(n), func(b *testing.B) {
+				s := server.begin(b)
+				s.exchange(b, n)
+				b.ReportAllocs()
+				for left := b.N; left > 0; left -= n {
+					s.exchange(b, min(n, left))
+				}
+			})
+		}
 	}
 }
 
