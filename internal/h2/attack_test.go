@@ -22,111 +22,114 @@ func (b *bed) tryOpen(i int) (uint32, error) {
 	return uint32(2*i + 1), b.tryHeaders(uint32(2*i+1), false, getLines...)
 }
 
+// floods are attacks that go on; do is their i-th step.
+var floods = []struct {
+	name string
+	do   func(b *bed, i int) error
+}{
+	{"rapid reset", func(b *bed, i int) error {
+		if err := b.tryHeaders(uint32(2*i+1), true, getLines...); err != nil {
+			return err
+		}
+		return b.fr.WriteRSTStream(uint32(2*i+1), http2.ErrCodeCancel)
+	}},
+	// MadeYouReset (CVE-2025-8671): frames that make us reset.
+	{"made you reset by nothing", func(b *bed, i int) error {
+		id, err := b.tryOpen(i)
+		if err != nil {
+			return err
+		}
+		return b.fr.WriteRawFrame(http2.FrameWindowUpdate, 0, id, make([]byte, 4))
+	}},
+	{"made you reset by overflow", func(b *bed, i int) error {
+		id, err := b.tryOpen(i)
+		if err != nil {
+			return err
+		}
+		return b.fr.WriteWindowUpdate(id, 1<<31-1)
+	}},
+	{"made you reset by a stream on itself", func(b *bed, i int) error {
+		id, err := b.tryOpen(i)
+		if err != nil {
+			return err
+		}
+		return b.fr.WritePriority(id, http2.PriorityParam{StreamDep: id})
+	}},
+	{"made you reset by a short PRIORITY", func(b *bed, i int) error {
+		id, err := b.tryOpen(i)
+		if err != nil {
+			return err
+		}
+		return b.fr.WriteRawFrame(http2.FramePriority, 0, id, []byte("x"))
+	}},
+	{"made you reset by DATA behind the end", func(b *bed, i int) error {
+		if err := b.tryHeaders(uint32(2*i+1), true, getLines...); err != nil {
+			return err
+		}
+		return b.fr.WriteData(uint32(2*i+1), false, []byte("x"))
+	}},
+	{"made you reset by too much DATA", func(b *bed, i int) error {
+		lines := append(append([]string(nil), getLines...), "content-length: 1")
+		if err := b.tryHeaders(uint32(2*i+1), false, lines...); err != nil {
+			return err
+		}
+		return b.fr.WriteData(uint32(2*i+1), false, []byte("xy"))
+	}},
+	{"made you reset by a malformed head", func(b *bed, i int) error {
+		return b.tryHeaders(uint32(2*i+1), true, "a: b")
+	}},
+	{"made you reset by trailers without end", func(b *bed, i int) error {
+		id, err := b.tryOpen(i)
+		if err != nil {
+			return err
+		}
+		return b.tryHeaders(id, false, "a: b")
+	}},
+	{"more streams than permitted", func(b *bed, i int) error { return b.tryHeaders(uint32(2*i+1), false, getLines...) }},
+	{"settings", func(b *bed, i int) error { return b.fr.WriteSettings() }},
+	{"ping", func(b *bed, i int) error { return b.fr.WritePing(false, [8]byte{}) }},
+	{"empty data", func(b *bed, i int) error {
+		if i == 0 {
+			return b.tryHeaders(1, false, getLines...)
+		}
+		return b.fr.WriteData(1, false, nil)
+	}},
+	{"DATA of padding", func(b *bed, i int) error {
+		if i == 0 {
+			return b.tryHeaders(1, false, getLines...)
+		}
+		return b.fr.WriteDataPadded(1, false, nil, make([]byte, 1))
+	}},
+	{"empty HEADERS", func(b *bed, i int) error {
+		if i%2 == 0 {
+			return b.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: uint32(i + 1)})
+		}
+		return b.fr.WriteContinuation(uint32(i), true, nil)
+	}},
+	{"priority update", func(b *bed, i int) error {
+		return b.fr.WriteRawFrame(0x10, 0, 0, []byte("\x00\x00\x00\x01u=1"))
+	}},
+	{"small window updates", func(b *bed, i int) error { return b.fr.WriteWindowUpdate(0, 1) }},
+	{"goaway", func(b *bed, i int) error { return b.fr.WriteGoAway(0, http2.ErrCodeNo, nil) }},
+	{"empty continuation", func(b *bed, i int) error {
+		if i == 0 {
+			return b.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1})
+		}
+		return b.fr.WriteContinuation(1, false, nil)
+	}},
+	{"priority", func(b *bed, i int) error { return b.fr.WritePriority(1, http2.PriorityParam{StreamDep: 3}) }},
+	{"continuation", func(b *bed, i int) error {
+		if i == 0 {
+			return b.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: b.block(getLines...)})
+		}
+		return b.fr.WriteContinuation(1, false, []byte{0x82})
+	}},
+	{"unknown", func(b *bed, i int) error { return b.fr.WriteRawFrame(0xee, 0, 0, nil) }},
+}
+
 // TestFloods: each attack is ended, and names what it is.
 func TestFloods(t *testing.T) {
-	for _, tc := range []struct {
-		name string
-		do   func(b *bed, i int) error
-	}{
-		{"rapid reset", func(b *bed, i int) error {
-			if err := b.tryHeaders(uint32(2*i+1), true, getLines...); err != nil {
-				return err
-			}
-			return b.fr.WriteRSTStream(uint32(2*i+1), http2.ErrCodeCancel)
-		}},
-		// MadeYouReset (CVE-2025-8671): frames that make us reset.
-		{"made you reset by nothing", func(b *bed, i int) error {
-			id, err := b.tryOpen(i)
-			if err != nil {
-				return err
-			}
-			return b.fr.WriteRawFrame(http2.FrameWindowUpdate, 0, id, make([]byte, 4))
-		}},
-		{"made you reset by overflow", func(b *bed, i int) error {
-			id, err := b.tryOpen(i)
-			if err != nil {
-				return err
-			}
-			return b.fr.WriteWindowUpdate(id, 1<<31-1)
-		}},
-		{"made you reset by a stream on itself", func(b *bed, i int) error {
-			id, err := b.tryOpen(i)
-			if err != nil {
-				return err
-			}
-			return b.fr.WritePriority(id, http2.PriorityParam{StreamDep: id})
-		}},
-		{"made you reset by a short PRIORITY", func(b *bed, i int) error {
-			id, err := b.tryOpen(i)
-			if err != nil {
-				return err
-			}
-			return b.fr.WriteRawFrame(http2.FramePriority, 0, id, []byte("x"))
-		}},
-		{"made you reset by DATA behind the end", func(b *bed, i int) error {
-			if err := b.tryHeaders(uint32(2*i+1), true, getLines...); err != nil {
-				return err
-			}
-			return b.fr.WriteData(uint32(2*i+1), false, []byte("x"))
-		}},
-		{"made you reset by too much DATA", func(b *bed, i int) error {
-			lines := append(append([]string(nil), getLines...), "content-length: 1")
-			if err := b.tryHeaders(uint32(2*i+1), false, lines...); err != nil {
-				return err
-			}
-			return b.fr.WriteData(uint32(2*i+1), false, []byte("xy"))
-		}},
-		{"made you reset by a malformed head", func(b *bed, i int) error {
-			return b.tryHeaders(uint32(2*i+1), true, "a: b")
-		}},
-		{"made you reset by trailers without end", func(b *bed, i int) error {
-			id, err := b.tryOpen(i)
-			if err != nil {
-				return err
-			}
-			return b.tryHeaders(id, false, "a: b")
-		}},
-		{"more streams than permitted", func(b *bed, i int) error { return b.tryHeaders(uint32(2*i+1), false, getLines...) }},
-		{"settings", func(b *bed, i int) error { return b.fr.WriteSettings() }},
-		{"ping", func(b *bed, i int) error { return b.fr.WritePing(false, [8]byte{}) }},
-		{"empty data", func(b *bed, i int) error {
-			if i == 0 {
-				return b.tryHeaders(1, false, getLines...)
-			}
-			return b.fr.WriteData(1, false, nil)
-		}},
-		{"DATA of padding", func(b *bed, i int) error {
-			if i == 0 {
-				return b.tryHeaders(1, false, getLines...)
-			}
-			return b.fr.WriteDataPadded(1, false, nil, make([]byte, 1))
-		}},
-		{"empty HEADERS", func(b *bed, i int) error {
-			if i%2 == 0 {
-				return b.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: uint32(i + 1)})
-			}
-			return b.fr.WriteContinuation(uint32(i), true, nil)
-		}},
-		{"priority update", func(b *bed, i int) error {
-			return b.fr.WriteRawFrame(0x10, 0, 0, []byte("\x00\x00\x00\x01u=1"))
-		}},
-		{"small window updates", func(b *bed, i int) error { return b.fr.WriteWindowUpdate(0, 1) }},
-		{"goaway", func(b *bed, i int) error { return b.fr.WriteGoAway(0, http2.ErrCodeNo, nil) }},
-		{"empty continuation", func(b *bed, i int) error {
-			if i == 0 {
-				return b.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1})
-			}
-			return b.fr.WriteContinuation(1, false, nil)
-		}},
-		{"priority", func(b *bed, i int) error { return b.fr.WritePriority(1, http2.PriorityParam{StreamDep: 3}) }},
-		{"continuation", func(b *bed, i int) error {
-			if i == 0 {
-				return b.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: b.block(getLines...)})
-			}
-			return b.fr.WriteContinuation(1, false, []byte{0x82})
-		}},
-		{"unknown", func(b *bed, i int) error { return b.fr.WriteRawFrame(0xee, 0, 0, nil) }},
-	} {
+	for _, tc := range floods {
 		t.Run(tc.name, func(t *testing.T) {
 			handlers := 0
 			withServer(t, func(st *Stream) {
@@ -319,44 +322,46 @@ func TestMemoryOfDATA(t *testing.T) {
 // TestTrickle: a body that comes, and one that is taken, below the minimum rate ends
 // its stream; pings do not keep an idle connection.
 func TestTrickle(t *testing.T) {
-	var got error
+	ended := make(chan error, 1)
 	withServer(t, func(st *Stream) {
 		st.SetMinRate(240, 240, 10*time.Second)
 		st.SetReadTimeout(time.Minute)
-		for got == nil {
-			_, _, got = st.ReadBody(nil)
+		for {
+			if _, _, err := st.ReadBody(nil); err != nil {
+				ended <- err
+				return
+			}
 		}
 	}, nil, func(b *bed) {
 		b.hello()
 		b.collect()
 		b.headers(1, false, getLines...)
 		began := time.Now()
-		for got == nil {
+		for len(ended) == 0 {
 			b.must(b.fr.WriteData(1, false, []byte("x")))
 			time.Sleep(time.Second / 2)
 		}
-		if d := time.Since(began); !errors.Is(got, wire.ErrTooSlow) || d > 12*time.Second {
-			t.Errorf("the upload ended with %v after %v", got, d)
+		if err := <-ended; !errors.Is(err, wire.ErrTooSlow) || time.Since(began) > 12*time.Second {
+			t.Errorf("the upload ended with %v after %v", err, time.Since(began))
 		}
 	})
-	got = nil
 	withServer(t, func(st *Stream) {
 		st.SetMinRate(240, 240, 10*time.Second)
 		st.SetWriteTimeout(time.Minute)
 		_ = st.WriteHead(okHead(), -1, -1, false)
-		got = st.WriteBody(make([]byte, 1<<20), true, false)
+		ended <- st.WriteBody(large, true, false)
 		st.Reset(h2frame.InternalError)
 	}, nil, func(b *bed) {
 		b.hello(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1})
 		b.collect()
 		b.get(1)
 		began := time.Now()
-		for got == nil {
+		for len(ended) == 0 {
 			b.must(b.fr.WriteWindowUpdate(1, 1))
 			time.Sleep(time.Second / 2)
 		}
-		if d := time.Since(began); !errors.Is(got, wire.ErrTooSlow) || d > 12*time.Second {
-			t.Errorf("the download ended with %v after %v", got, d)
+		if err := <-ended; !errors.Is(err, wire.ErrTooSlow) || time.Since(began) > 12*time.Second {
+			t.Errorf("the download ended with %v after %v", err, time.Since(began))
 		}
 	})
 	withServer(t, echo, nil, func(b *bed) {
@@ -373,9 +378,14 @@ func TestTrickle(t *testing.T) {
 	})
 }
 
-// TestHostileOrigins: what an origin can do to the connection that we opened, and what
-// it earns; its streams end, and so does the connection where it must.
-func TestHostileOrigins(t *testing.T) {
+// hostile is what an origin does, and what it earns.
+type hostile struct {
+	name string
+	do   func(*bed) error
+	want string
+}
+
+func hostileOrigins() []hostile {
 	raw := func(typ http2.FrameType, flags http2.Flags, id uint32, payload string) func(*bed) error {
 		return func(b *bed) error { return b.fr.WriteRawFrame(typ, flags, id, []byte(payload)) }
 	}
@@ -403,11 +413,7 @@ func TestHostileOrigins(t *testing.T) {
 			return f(b)
 		}
 	}
-	for _, tc := range []struct {
-		name string
-		do   func(*bed) error
-		want string
-	}{
+	return []hostile{
 		{"interim heads for ever", forever(func(b *bed) error { return b.tryHeaders(1, false, ":status: 103") }), "RST_STREAM 1 ENHANCE_YOUR_CALM"},
 		{"a head that is too large", func(b *bed) error {
 			var lines []string
@@ -471,7 +477,13 @@ func TestHostileOrigins(t *testing.T) {
 			}
 			return forever(raw(http2.FrameWindowUpdate, 0, 1, "\x00\x00\x00\x00"))(b)
 		}, "GOAWAY ENHANCE_YOUR_CALM"},
-	} {
+	}
+}
+
+// TestHostileOrigins: what an origin can do to the connection that we opened, and what
+// it earns; its streams end, and so does the connection where it must.
+func TestHostileOrigins(t *testing.T) {
+	for _, tc := range hostileOrigins() {
 		t.Run(tc.name, func(t *testing.T) {
 			withClient(t, nil, func(b *bed) {
 				b.greet()

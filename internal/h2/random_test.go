@@ -45,7 +45,7 @@ type plan struct {
 }
 
 func newPlan(r *rand.Rand) plan {
-	sizes := []int{0, 0, 1, 100, 5000, 16384, 70000, 300000}
+	sizes := []int{0, 0, 1, 100, 5000, 16384, 70000, 150000}
 	size := func() int { return r.IntN(sizes[r.IntN(len(sizes))] + 1) }
 	p := plan{up: size(), down: size(), pattern: byte(r.Uint32()), cut: -1, abandon: -1, method: "POST",
 		lengths: r.IntN(2) == 0, trailers: r.IntN(3) == 0, early: r.IntN(4) == 0,
@@ -131,7 +131,7 @@ func (w *world) pipe() (near, far *memnet.Conn) {
 	for _, c := range []*memnet.Conn{near, far} {
 		switch w.r.IntN(3) {
 		case 0:
-			c.SetChunk(1 + w.r.IntN(100))
+			c.SetChunk(10 + w.r.IntN(300))
 		case 1:
 			c.SetChunk(1 + w.r.IntN(20000))
 		}
@@ -320,7 +320,7 @@ func (w *world) checkEmpty(c *Conn, cfg *Config) {
 }
 
 func TestRandomServer(t *testing.T) {
-	runs(t, 40, func(w *world, cfg *Config) {
+	runs(t, 30, func(w *world, cfg *Config) {
 		near, far := w.pipe()
 		sweep := wire.NewSweep(0)
 		cfg.Handler = handlerFunc(w.serve)
@@ -337,7 +337,7 @@ func TestRandomServer(t *testing.T) {
 			w.t.Fatal(err)
 		}
 		var wg sync.WaitGroup
-		for range 1 + w.r.IntN(60) {
+		for range 1 + w.r.IntN(30) {
 			p, delay := newPlan(w.r), time.Duration(w.r.IntN(300))*time.Millisecond
 			wg.Go(func() { w.ask(cc, p, delay) })
 		}
@@ -486,7 +486,7 @@ func (w *world) request(c *Conn, p plan, delay time.Duration) {
 }
 
 func TestRandomClient(t *testing.T) {
-	runs(t, 40, func(w *world, cfg *Config) {
+	runs(t, 30, func(w *world, cfg *Config) {
 		near, far := w.pipe()
 		sweep := wire.NewSweep(0)
 		c := New(wire.New(near, sweep), sweep, cfg, h2frame.Client)
@@ -505,7 +505,7 @@ func TestRandomClient(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 		var wg sync.WaitGroup
-		for range 1 + w.r.IntN(60) {
+		for range 1 + w.r.IntN(30) {
 			p, delay := newPlan(w.r), time.Duration(w.r.IntN(300))*time.Millisecond
 			wg.Go(func() { w.request(c, p, delay) })
 		}

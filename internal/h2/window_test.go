@@ -68,8 +68,8 @@ func TestWindowsGrowUnderBudget(t *testing.T) {
 		b.far.SetDelay(20 * time.Millisecond)
 		b.far.SetBuffer(16 << 20)
 		u := &uploader{b: b, conn: 256 << 10, stream: 64 << 10}
-		u.run(200 * 20 * time.Millisecond)
-		if u.most < 700<<10 || u.pings == 0 || u.pings > 50 {
+		u.run(80 * 20 * time.Millisecond)
+		if u.most < 400<<10 || u.pings == 0 || u.pings > 50 {
 			t.Errorf("the window grew to %d, with %d pings", u.most, u.pings)
 		}
 		used := budget.used.Load()
@@ -87,18 +87,18 @@ func TestWindowsGrowUnderBudget(t *testing.T) {
 		if now := budget.used.Load(); now < others+int64(max(u.conn-256<<10, 0)+max(u.stream-64<<10, 0)) || now > others+used {
 			t.Errorf("%d bytes of the budget are used while the client may still send", now)
 		}
-		u.run(100 * 20 * time.Millisecond)
+		u.run(50 * 20 * time.Millisecond)
 		if now := budget.used.Load(); now != others {
 			t.Errorf("%d bytes of the budget are held by a window that shrank", now-others)
 		}
 		u.most = 0
-		u.run(100 * 20 * time.Millisecond)
+		u.run(50 * 20 * time.Millisecond)
 		if u.most > 64<<10 {
 			t.Errorf("the window is %d under pressure", u.most)
 		}
 		budget.give(others)
-		u.run(200 * 20 * time.Millisecond)
-		if u.most < 700<<10 {
+		u.run(80 * 20 * time.Millisecond)
+		if u.most < 400<<10 {
 			t.Errorf("the window grew to %d after the pressure", u.most)
 		}
 	})
@@ -121,8 +121,8 @@ func TestSlowConsumer(t *testing.T) {
 		b.far.SetDelay(20 * time.Millisecond)
 		b.far.SetBuffer(16 << 20)
 		u := &uploader{b: b, conn: 256 << 10, stream: 64 << 10}
-		u.run(20 * time.Second)
-		if u.most > 128<<10 || u.sent < 2<<20 {
+		u.run(10 * time.Second)
+		if u.most > 128<<10 || u.sent < 1<<20 {
 			t.Errorf("the window grew to %d for %d bytes", u.most, u.sent)
 		}
 		b.conn.Close(ErrClosed)
