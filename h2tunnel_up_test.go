@@ -399,3 +399,98 @@ func TestConnectToH2Peer(t *testing.T) {
 	h.wantHead(id, "200", false)
 	o.want(t, "bare")
 }
+
+// TestTunnelsLeakNothing: V9: however a tunnel ends, both of its connections are given
+// back.
+func TestTunnelsLeakNothing(t *testing.T) {
+	h2Origin := startFrameOrigin(t, listenLoopback(t), offersConnect, func(c *frameConn) {
+		for r := c.request(); r != nil; r = c.request() {
+			c.head(r.StreamID, false, ":status", "200", "sec-websocket-protocol", "talk")
+			_ = c.WriteRSTStream(r.StreamID, http2.ErrCodeCancel)
+		}
+	})
+	ends := map[string]func(c wsClient, o *end){
+		"client resets": func(c wsClient, _ *end) {
+			if c.h2 != nil {
+				c.h2.c.Close()
+				return
+			}
+			_ = c.h1.Conn.(*net.TCPConn).SetLinger(0)
+			c.h1.Close()
+		},
+		"client ends": func(c wsClient, o *end) { c.finishAndClose(); o.Close() },
+		"origin resets": func(_ wsClient, o *end) {
+			_ = o.Conn.(*net.TCPConn).SetLinger(0)
+			o.Close()
+		},
+		"origin ends": func(c wsClient, o *end) { o.Close(); c.finishAndClose() },
+	}
+	for _, protocol := range []string{"h1", "h2"} {
+		for name, how := range ends {
+			t.Run(protocol+" "+name, func(t *testing.T) {
+				b := newTunnelBed(t, nil)
+				for range 5 {
+					c := b.websocket(protocol, "early")
+					o := b.accept()
+					o.send(t, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "+
+						acceptOf(field(o.head(t), "Sec-WebSocket-Key"))+"\r\nSec-WebSocket-Protocol: talk\r\n\r\n")
+					if c.h2 != nil {
+						c.agreed(t)
+					} else {
+						c.h1.head(t)
+					}
+					o.want(t, "early")
+					how(c, o)
+					<-b.donec
+					c.close()
+				}
+				b.wantNoConns(0)
+			})
+		}
+		t.Run(protocol+" to h2", func(t *testing.T) {
+			b := newTunnelBed(t, func(b *tunnelBed) { b.peer = h2Origin.peer() })
+			for range 5 {
+				c := b.websocket(protocol, "")
+				c.agreed(t)
+				<-b.donec
+				c.close()
+			}
+			b.wantNoConns(1) // the one that carries streams
+		})
+	}
+}
+
+func (c wsClient) close() {
+	if c.h2 != nil {
+		c.h2.c.Close()
+		return
+	}
+	c.h1.Close()
+}
+
+// finishAndClose ends the client's direction, as a client that is through does.
+func (c wsClient) finishAndClose() {
+	if c.h2 != nil {
+		_ = c.h2.fr.WriteData(c.id, true, nil)
+		return
+	}
+	_ = c.h1.Conn.(*net.TCPConn).CloseWrite()
+}
+
+// wantNoConns waits till the server has no connection, and the Transport up of them.
+func (b *tunnelBed) wantNoConns(up int64) {
+	b.t.Helper()
+	late, again := time.After(10*time.Second), time.NewTicker(5*time.Millisecond)
+	defer again.Stop()
+	for {
+		s, n := b.srv.Stats(), b.proxy.Transport.Stats().Conns
+		if s.ConnsNew+s.ConnsActive+s.ConnsIdle+s.ConnsParked == 0 && n == up {
+			return
+		}
+		select {
+		case <-again.C:
+		case <-late:
+			b.t.Fatalf("left are %+v and %d to origins", s, n)
+		}
+	}
+}

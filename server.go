@@ -13,6 +13,7 @@ import (
 
 	"github.com/cirqueproxy/cirque/internal/downstream"
 	"github.com/cirqueproxy/cirque/internal/h1"
+	"github.com/cirqueproxy/cirque/internal/tunnel"
 	"github.com/cirqueproxy/cirque/internal/wire"
 	"github.com/cirqueproxy/cirque/listen"
 	"github.com/cirqueproxy/cirque/message"
@@ -142,11 +143,11 @@ type Server struct {
 	conns     map[clientConn]func()     // Guarded by mu: what to call at the end.
 	// handshakes are the connections that have no H1 yet. Guarded by mu.
 	handshakes map[net.Conn]struct{}
-	tunnels    map[*tunnel]struct{} // Guarded by mu.
-	tunnelsEnd *time.Timer          // Guarded by mu: ends them, after Shutdown.
-	noTunnels  bool                 // Guarded by mu: it has.
-	closing    bool                 // Guarded by mu.
-	emptyc     chan struct{}        // Guarded by mu: closed when the last connection ends.
+	tunnels    map[*tunnel.Relay]struct{} // Guarded by mu.
+	tunnelsEnd *time.Timer                // Guarded by mu: ends them, after Shutdown.
+	noTunnels  bool                       // Guarded by mu: it has.
+	closing    bool                       // Guarded by mu.
+	emptyc     chan struct{}              // Guarded by mu: closed when the last connection ends.
 }
 
 // pick returns v, or def for zero; a negative v is zero: no limit.
@@ -167,7 +168,7 @@ func (srv *Server) init() {
 		srv.listeners = map[net.Listener]struct{}{}
 		srv.conns = map[clientConn]func(){}
 		srv.handshakes = map[net.Conn]struct{}{}
-		srv.tunnels = map[*tunnel]struct{}{}
+		srv.tunnels = map[*tunnel.Relay]struct{}{}
 		if srv.MaxConns > 0 {
 			srv.tooMany = make(chan struct{}, srv.MaxConns)
 		}

@@ -1,13 +1,10 @@
 package cirque
 
 import (
-	"errors"
-	"io"
-	"sync"
 	"time"
 
 	"github.com/cirqueproxy/cirque/internal/exchange"
-	"github.com/cirqueproxy/cirque/internal/wire"
+	"github.com/cirqueproxy/cirque/internal/tunnel"
 	"github.com/cirqueproxy/cirque/reason"
 )
 
@@ -82,146 +79,49 @@ func (s *Session) relayTunnel(client, origin exchange.Tunnel) error {
 	idle := positive(s.timeoutsTo(s.peer).Tunnel)
 	client.SetIdle(idle)
 	origin.SetIdle(idle)
-	t := &tunnel{client: client, origin: origin}
+	t := tunnel.New(client, origin)
 	s.server.beginTunnel(t)
-	var wg sync.WaitGroup
-	wg.Go(func() { t.move(origin, client, &t.up) })
-	t.move(client, origin, &t.down)
-	wg.Wait()
-	client.Unwatch()
-	origin.Unwatch()
+	err := t.Run()
 	s.server.endTunnel(t)
-	s.body.read.Add(t.up)
-	s.attempt.Received += t.down
+	s.body.read.Add(t.Up)
+	s.attempt.Received += t.Down
 	if s.wire == nil {
-		s.attempt.Sent += t.up // a stream's, of which nobody asks any more
+		s.attempt.Sent += t.Up // a stream's, of which nobody asks any more
 	}
-	s.sentBody += t.down
-	if t.err == errShutdown {
+	s.sentBody += t.Down
+	if err == errShutdown {
 		// No failure of this session: the client gets an end, not a cut.
 		s.down.ResumeBody()
 		client.SetIdle(shutdownWrite)
 		_ = client.CloseWrite()
 		return nil
 	}
-	return t.err
+	return err
 }
 
 // shutdownWrite is how long the end of a tunnel may take that a shutdown ended: its
 // client may not be reading.
 const shutdownWrite = 2 * time.Second
 
-// tunnel is the state of a relay. Each direction has its goroutine; an error of
-// one ends both.
-type tunnel struct {
-	client, origin exchange.Tunnel
-	up, down       int64 // each owned by its direction
-
-	mu  sync.Mutex
-	err error // Guarded by mu.
-}
-
-// move relays one direction and counts in n. Its end is passed on as a half-close,
-// so that the other direction can end by itself.
-func (t *tunnel) move(dst, src exchange.Tunnel, n *int64) {
-	var err error
-	if d, s := dst.Wire(), src.Wire(); d != nil && s != nil {
-		err = t.splice(d, s, n)
-	} else {
-		err = t.copy(dst, src, n)
-	}
-	if err != nil {
-		t.fail(&reason.Error{Reason: reason.TunnelEnded, Err: err})
-		return
-	}
-	_ = dst.CloseWrite()
-	src.Watch(func(cause error) { t.fail(&reason.Error{Reason: reason.TunnelEnded, Err: cause}) })
-}
-
-// splice moves between two connections that carry the bytes as they are.
-func (t *tunnel) splice(dst, src *wire.Conn, n *int64) error {
-	for {
-		if b := src.Buffered(); len(b) > 0 {
-			if _, err := dst.Write(b); err != nil {
-				return err
-			}
-			*n += int64(len(b))
-			src.Discard(len(b))
-		}
-		src.ReleaseBuffer()
-		seen := t.moved()
-		taken, moved, err := wire.Splice(dst, src, nil, -1)
-		*n += moved
-		switch {
-		case err == nil, errors.Is(err, io.EOF):
-			return nil
-		case taken == moved && errors.Is(err, wire.ErrTimeout) && t.moved() != seen:
-			// The other direction is alive, and nothing was lost in a pipe.
-		default:
-			return err
-		}
-	}
-}
-
-// copy moves between ends of which one has frames.
-func (t *tunnel) copy(dst, src exchange.Tunnel, n *int64) error {
-	for {
-		seen := t.moved()
-		b, last, err := src.Read()
-		switch {
-		case errors.Is(err, wire.ErrTimeout) && t.moved() != seen:
-			continue
-		case err != nil:
-			return err
-		}
-		if len(b) > 0 {
-			if err := dst.Write(b); err != nil {
-				return err
-			}
-			*n += int64(len(b))
-		}
-		if last {
-			return nil
-		}
-	}
-}
-
-// moved is a figure that changes when anything moves.
-func (t *tunnel) moved() int64 { return t.client.Received() + t.origin.Received() }
-
-// fail ends both directions. The first cause stands.
-func (t *tunnel) fail(err error) {
-	t.mu.Lock()
-	first := t.err == nil
-	if first {
-		t.err = err
-	}
-	t.mu.Unlock()
-	if first {
-		t.client.Interrupt(err)
-		t.origin.Interrupt(err)
-	}
-}
-
 // beginTunnel notes a tunnel, which ends at once where the time for them is over.
-func (srv *Server) beginTunnel(t *tunnel) {
+func (srv *Server) beginTunnel(t *tunnel.Relay) {
 	srv.mu.Lock()
 	srv.tunnels[t] = struct{}{}
 	over := srv.noTunnels
 	srv.mu.Unlock()
 	if over {
-		t.fail(errShutdown)
+		t.End(errShutdown)
 	}
 }
 
 // endTunnel forgets a tunnel: it is not told anything after this has returned.
-func (srv *Server) endTunnel(t *tunnel) {
+func (srv *Server) endTunnel(t *tunnel.Relay) {
 	srv.mu.Lock()
 	delete(srv.tunnels, t)
 	srv.mu.Unlock()
 }
 
-var errShutdown = &reason.Error{Reason: reason.Shutdown}
+var errShutdown error = &reason.Error{Reason: reason.Shutdown}
 
 // drainTunnels gives tunnels their time from now on.
 func (srv *Server) drainTunnels() {
@@ -233,12 +133,12 @@ func (srv *Server) drainTunnels() {
 	}
 }
 
-// endTunnels ends them. What fail locks is never held by who wants mu.
+// endTunnels ends them. What End locks is never held by who wants mu.
 func (srv *Server) endTunnels() {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
 	srv.noTunnels = true
 	for t := range srv.tunnels {
-		t.fail(errShutdown)
+		t.End(errShutdown)
 	}
 }
