@@ -81,7 +81,7 @@ func TestBuildEverything(t *testing.T) {
 	m := b.Groups["api"].Members()
 	diff(t, "weights", []int{1, 3, 0}, []int{m[0].Weight, m[1].Weight, m[2].Weight})
 	diff(t, "peer", &cirque.Peer{
-		Addr: "[::1]:80", Protocol: cirque.ProtocolHTTP1,
+		Addr: "[::1]:80", Protocol: cirque.ProtocolHTTP2,
 		Timeouts: cirque.Timeouts{Connect: time.Second, TLSHandshake: 2 * time.Second, ConnectTotal: 3 * time.Second, FirstByte: -1, Read: -1, Write: -1, Tunnel: time.Minute, Idle: -time.Second},
 		MaxConns: 10, MaxQueue: -1, QueueTimeout: -1, MaxRequests: 100, MaxAge: time.Hour, MaxHeadBytes: 1 << 20, AcceptBadLength: true,
 	}, m[1].Peer)

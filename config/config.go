@@ -85,6 +85,7 @@ func (r *reader) check() {
 		if rt.Upstream != "" && len(upstreams) > 0 && !slices.Contains(upstreams, rt.Upstream) {
 			r.failAt(&rt.Upstream, rt, "%s.upstream: there is no upstream %q%s", at, rt.Upstream, didYouMean(rt.Upstream, upstreams))
 		}
+		r.checkGRPCWeb(rt, at)
 		if rt.Match == nil {
 			continue
 		}

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/cirqueproxy/cirque"
@@ -115,6 +116,17 @@ func (r *reader) loadUpstreamTLS() {
 		for _, e := range errs {
 			r.failAt(e.at, u.TLS, "upstreams.%s.tls: %s", u.Name, e.text)
 		}
+	}
+}
+
+// checkGRPCWeb reports a route whose upstream cannot serve it.
+func (r *reader) checkGRPCWeb(rt *Route, at string) {
+	i := slices.IndexFunc(r.cfg.Upstreams, func(u *Upstream) bool { return u.Name == rt.Upstream })
+	if !rt.Settings.GRPCWeb || i < 0 {
+		return
+	}
+	if u := r.cfg.Upstreams[i]; u.Protocol == "http1" || u.Protocol == "auto" && u.TLS == nil {
+		r.failAt(&rt.Settings.GRPCWeb, rt, "%s.grpc_web: upstream %q speaks HTTP/1, and gRPC is HTTP/2: give it the protocol h2c, or http2 with tls", at, u.Name)
 	}
 }
 
