@@ -1,3 +1,5 @@
+//lint:file-ignore SA1019 the engines of x/net are wanted for themselves: peers that are not ours.
+
 package h2
 
 import (
