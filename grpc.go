@@ -50,6 +50,7 @@ func (s *Session) relaxGRPC() {
 		return
 	}
 	idle := orElse(s.own.timeouts.Tunnel, orElse(s.proxy.Timeouts.Tunnel, defaultTimeouts.Tunnel))
-	l := s.own.limits.or(ClientLimits{Body: idle, Write: idle, MinRate: -1})
-	d.SetBounds(l.over(*d.DefaultBounds()), true, true)
+	// As if a hook had said so: what hooks say later is on top of it.
+	s.own.limits, s.own.set = s.own.limits.or(ClientLimits{Body: idle, Write: idle, MinRate: -1}), true
+	d.SetBounds(s.own.limits.over(*d.DefaultBounds()), true, true)
 }
