@@ -75,6 +75,9 @@ func TestTuner(t *testing.T) {
 	equal(t, "pressure", tu.Limit(120), 120)
 	equal(t, "no pressure", tu.Limit(500), 120)
 	equal(t, "window", tu.Window(), 120)
+	tu = NewTuner(300, 600)
+	equal(t, "ping", tu.Recv(0, 200), true)
+	equal(t, "two thirds and no more", tu.Acked(ms), 300)
 }
 
 func TestBudgets(t *testing.T) {
@@ -102,8 +105,12 @@ func TestBudgets(t *testing.T) {
 		equal(t, "full again", b.Recv(&l, ping, now), Accept)
 	}
 	equal(t, "and not more than full", b.Recv(&l, ping, now), TooManyPings)
+	l[Provoked] = Limit{Burst: 0, Every: every}
+	l[EmptyFrames] = Limit{Burst: -1, Every: every}
 	for range 1000 {
 		equal(t, "no limit", b.Spend(&l, Resets, now), Accept)
+		equal(t, "no limit", b.Spend(&l, Provoked, now), Accept)
+		equal(t, "no limit", b.Spend(&l, EmptyFrames, now), Accept)
 	}
 }
 
