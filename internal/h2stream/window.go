@@ -23,9 +23,6 @@ func (w *SendWindow) Take(max int) int {
 	return n
 }
 
-// Give gives credit back that was taken and not used.
-func (w *SendWindow) Give(n int) { w.credit += int64(n) }
-
 // Add takes the increment of a WINDOW_UPDATE frame. (For the connection's window
 // the verdict's Err(0) is the error.)
 //
