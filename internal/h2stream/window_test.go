@@ -43,6 +43,10 @@ func TestRecvWindow(t *testing.T) {
 	equal(t, "withheld", w.Consume(210), 0)
 	equal(t, "recv", w.Recv(100), Accept)
 	equal(t, "consume", w.Consume(100), 100)
+	w.Adjust(-110)
+	equal(t, "less than nothing", w.Credit(), -10)
+	equal(t, "an empty frame", w.Recv(0), Accept)
+	equal(t, "a byte", w.Recv(1), StreamWindowExceeded)
 	w.Shrink(0)
 	equal(t, "size", w.Size(), 1)
 }
