@@ -35,6 +35,7 @@ type bench struct {
 	notes     []string
 	rounds    []round
 	saturated float64 // requests a second of nginx, for the open loop
+	cert      *certificate
 }
 
 func newBench(o *options) (*bench, error) {
@@ -56,6 +57,9 @@ func newBench(o *options) (*bench, error) {
 	}
 	// Workers of nginx may run as another user.
 	if err := os.Chmod(b.dir, 0o755); err != nil {
+		return nil, err
+	}
+	if b.cert, err = makeCertificate(b.dir); err != nil {
 		return nil, err
 	}
 	var limit unix.Rlimit
@@ -168,17 +172,18 @@ type running struct {
 	proxy   *process
 	origin  *process
 	pids    []int
+	relay   *process // nil: none
 	listen  string
+	front   string // where clients connect: listen, or the relay's address
 	control string // of the origin
 	logFile string
 }
 
 func (r *running) stop() {
-	if r.proxy != nil {
-		r.proxy.stop()
-	}
-	if r.origin != nil {
-		r.origin.stop()
+	for _, p := range []*process{r.relay, r.proxy, r.origin} {
+		if p != nil {
+			p.stop()
+		}
 	}
 }
 
@@ -195,6 +200,10 @@ func (b *bench) proxyCPUs(s *scenario) []int {
 func (b *bench) startAll(s *scenario) ([]*running, error) {
 	var all []*running
 	for _, p := range b.peers {
+		if why := s.without[p.name]; why != "" {
+			b.note("%s is not in %s: %s", p.name, s.name, why)
+			continue
+		}
 		r, err := b.start(p, s)
 		if err == nil {
 			all = append(all, r)
@@ -240,7 +249,11 @@ func (b *bench) start(p *peer, s *scenario) (*running, error) {
 		cpus = append(cpus, strconv.Itoa(n))
 	}
 	set := &setup{Listen: r.listen, Origin: addr, Threads: max(s.threads, len(cpus)), CPUs: strings.Join(cpus, ","),
-		Dir: dir, Bench: filepath.Join(b.root, "bench"), Files: b.files, Connections: (b.files - 600) / 2, Nice: b.opts.Nice}
+		Dir: dir, Bench: filepath.Join(b.root, "bench"), Files: b.files, Connections: (b.files - 600) / 2, Nice: b.opts.Nice,
+		H2: s.h2(), H2Origin: s.h2Origin, GRPC: s.grpc(), Transfer: s.transfer, tls: b.tlsOf(s)}
+	if s.tls {
+		set.TLS, set.Cert, set.Key, set.CertKey = true, b.cert.cert, b.cert.key, b.cert.both
+	}
 	if s.logs {
 		r.logFile = filepath.Join(dir, "access.log")
 		set.Log = r.logFile
@@ -250,26 +263,41 @@ func (b *bench) start(p *peer, s *scenario) (*running, error) {
 		return nil, err
 	}
 	r.pids = tree(r.proxy.cmd.Process.Pid)
+	r.front = r.listen
+	if err := b.startRelay(r, s, filepath.Join(dir, "relay")); err != nil {
+		r.stop()
+		return nil, err
+	}
 	return r, nil
 }
 
 func (b *bench) startOrigin(r *running, s *scenario, log string) (string, error) {
+	p, addrs, err := b.startHelper(log, 2, "origin", "-idle", s.originIdle.String())
+	if err != nil {
+		return "", err
+	}
+	r.origin, r.control = p, addrs[1]
+	return addrs[0], nil
+}
+
+// startHelper starts this program in another role, which says so many
+// addresses when it is ready.
+func (b *bench) startHelper(log string, addrs int, args ...string) (*process, []string, error) {
 	self, err := os.Executable()
 	if err != nil {
-		return "", err
+		return nil, nil, err
 	}
-	r.origin, err = startProcess(strconv.Itoa(b.opts.LoadCPU), log, b.opts.Nice, nil, self, "origin", "-idle", s.originIdle.String())
+	p, err := startProcess(strconv.Itoa(b.opts.LoadCPU), log, b.opts.Nice, nil, append([]string{self}, args...)...)
 	if err != nil {
-		return "", err
+		return nil, nil, err
 	}
 	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		if f := strings.Fields(r.origin.output()); len(f) == 2 {
-			r.control = f[1]
-			return f[0], nil
+		if f := strings.Fields(p.output()); len(f) == addrs {
+			return p, f, nil
 		}
 	}
-	defer r.stop()
-	return "", fmt.Errorf("the origin does not start: %s", r.origin.output())
+	p.stop()
+	return nil, nil, fmt.Errorf("the %s does not start: %s", args[0], p.output())
 }
 
 // ask returns what the origin has seen.
@@ -298,6 +326,11 @@ func (b *bench) runScenario(ctx context.Context, s scenario) error {
 	defer stopAll(all)
 	if s.latency {
 		if err := b.saturate(&s, all); err != nil {
+			return err
+		}
+	}
+	if s.transfer {
+		if err := b.ceiling(&s); err != nil {
 			return err
 		}
 	}

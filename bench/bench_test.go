@@ -17,9 +17,9 @@ import (
 	"time"
 )
 
-// TestMain lets the test binary be the origin too, as the bench's own is.
+// TestMain lets the test binary be the origin and the relay too, as the bench's own is.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == "origin" {
+	if len(os.Args) > 1 && (os.Args[1] == "origin" || os.Args[1] == "relay") {
 		main()
 		return
 	}
@@ -215,7 +215,8 @@ func TestPath(t *testing.T) {
 		{"/1k", target{size: kib}, true},
 		{"/64k/100/00000000000000ff/0", target{size: 64 * kib, delayMS: 100, id: 255}, true},
 		{"/1m/0/0123456789abcdef/1048576", target{size: mib, id: 0x0123456789abcdef, upload: mib}, true},
-		{"/2m", target{}, false}, // larger than the pattern
+		{"/2m", target{size: 2 * mib}, true}, // longer than the pattern
+		{"/129m", target{}, false},
 		{"/15", target{}, false}, // no room for the id
 		{"/k", target{}, false},  // no digits
 		{"1k", target{}, false},  // no slash
@@ -292,7 +293,7 @@ func TestForeign(t *testing.T) {
 func TestChoose(t *testing.T) {
 	tests := []struct{ list, want string }{
 		{"keepalive-64", "keepalive-64"}, // not keepalive-64-log too
-		{"download", "download-64k download-1m"},
+		{"upload-1", "upload-1k upload-1m"},
 		{"latency,reuse", "reuse latency"},
 		{"nothing", ""},
 	}

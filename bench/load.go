@@ -3,6 +3,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"fmt"
 	"runtime"
 	"syscall"
@@ -32,8 +33,15 @@ type loadSpec struct {
 	once bool
 
 	// inFlight is how many requests there are at a time; 0: one on each
-	// connection.
+	// connection, or on each stream.
 	inFlight int
+
+	tls     *tlsSpec // nil: plain
+	streams int      // of each connection; 0: HTTP/1
+
+	// messages is how many messages each gRPC call sends, one after the answer
+	// to another, and what is counted; 0: no gRPC.
+	messages int
 
 	warm, measure time.Duration
 }
@@ -47,7 +55,8 @@ type loadResult struct {
 	connects  int64
 	errors    map[string]int64
 	latency   hist
-	open      int // connections that are open at the end
+	open      int   // connections that are open at the end
+	resumed   int64 // handshakes of the measured part that were
 }
 
 func (r *loadResult) errorCount() (n int64) {
@@ -63,18 +72,27 @@ type loader struct {
 	to      *unix.SockaddrInet4
 	poll    *poller
 	conns   []*loadConn
-	byFD    []*loadConn
+	links   []*h2Link
+	dirty   []*h2Link // have something to write
+	byFD    []served  // by descriptor
+	config  *tls.Config
 	free    ring
 	flying  int
 	limit   int
 	nextID  uint64
 	sent    int64 // since the start of the open loop
 	buf     []byte
+	plain   []byte
 	started time.Time
 	now     int64
 	counts  bool // inside the measured part
 	stop    bool // no new requests
 	res     loadResult
+}
+
+// served has a socket.
+type served interface {
+	serve(l *loader, events uint32)
 }
 
 // drainTime is how long requests in flight may take at the end of a run.
@@ -114,13 +132,51 @@ func newLoader(spec loadSpec) (*loader, error) {
 	if l.poll, err = newPoller(); err != nil {
 		return nil, err
 	}
-	l.free.items = make([]*loadConn, spec.conns)
-	for range spec.conns {
+	if spec.tls != nil {
+		l.config = spec.tls.config()
+	}
+	l.makeConns()
+	return l, l.preconnect()
+}
+
+// makeConns makes the places that requests take turns on: connections, or
+// streams of connections. The streams of one do not follow each other, so that
+// few requests spread over all.
+func (l *loader) makeConns() {
+	places := l.spec.conns * max(1, l.spec.streams)
+	l.free.items = make([]*loadConn, places)
+	if l.spec.streams > 0 {
+		for range l.spec.conns {
+			l.links = append(l.links, &h2Link{l: l, fd: -1})
+		}
+	}
+	for i := range places {
 		c := &loadConn{fd: -1}
+		if l.spec.streams > 0 {
+			c.link = l.links[i%l.spec.conns]
+		}
 		l.conns = append(l.conns, c)
 		l.free.push(c)
 	}
-	return l, nil
+}
+
+// preconnect makes the connections that take handshakes: they block, and none
+// is to wait for another's with a request in hand.
+func (l *loader) preconnect() error {
+	for _, k := range l.links {
+		if err := k.connect(); err != nil {
+			return err
+		}
+	}
+	if l.spec.tls == nil || l.spec.streams > 0 || l.spec.once {
+		return nil
+	}
+	for _, c := range l.conns {
+		if !l.connect(c) {
+			return fmt.Errorf("connect: %v", l.res.errors)
+		}
+	}
+	return nil
 }
 
 // peak is the most requests that are in flight.
@@ -128,12 +184,15 @@ func (l *loader) peak() int {
 	if l.spec.inFlight > 0 {
 		return l.spec.inFlight
 	}
-	return l.spec.conns
+	return l.spec.conns * max(1, l.spec.streams)
 }
 
 func (l *loader) close() {
 	for _, c := range l.conns {
 		l.hangUp(c)
+	}
+	for _, k := range l.links {
+		k.hangUp()
 	}
 	_ = unix.Close(l.poll.fd)
 }
@@ -155,6 +214,7 @@ func (l *loader) until(end time.Duration, done func() bool) {
 			}
 		}
 		l.dispatch()
+		l.flushLinks()
 		wait := end - time.Duration(l.clock())
 		if l.spec.rate > 0 && l.free.n > 0 {
 			wait = min(wait, time.Duration(l.due(l.sent)-l.now))
@@ -163,7 +223,7 @@ func (l *loader) until(end time.Duration, done func() bool) {
 		l.clock()
 		for i := range events {
 			if c := l.byFD[events[i].Fd]; c != nil {
-				l.serve(c, events[i].Events)
+				c.serve(l, events[i].Events)
 			}
 		}
 	}
@@ -200,6 +260,11 @@ func (l *loader) drain() {
 			l.res.open++
 		}
 	}
+	for _, k := range l.links {
+		if k.fd >= 0 {
+			l.res.open++
+		}
+	}
 }
 
 // send starts a request on c that was due at the time at.
@@ -208,6 +273,10 @@ func (l *loader) send(c *loadConn, at int64) {
 	l.nextID++
 	t.id = l.nextID
 	c.begin(t, at)
+	if c.link != nil {
+		c.link.send(c)
+		return
+	}
 	c.head = append(c.head[:0], "GET "...)
 	if t.upload > 0 {
 		c.head = append(c.head[:0], "POST "...)
@@ -224,9 +293,11 @@ func (l *loader) send(c *loadConn, at int64) {
 	} else {
 		c.head = append(c.head, "\r\n"...)
 	}
-	c.rest = c.head
 	if c.fd < 0 && !l.connect(c) {
 		return
+	}
+	if c.rest = c.head; c.pipe != nil {
+		c.clear, c.rest = c.head, nil
 	}
 	l.flush(c)
 }
@@ -237,28 +308,41 @@ func (l *loader) connect(c *loadConn) bool {
 		l.fail(c, "connect")
 		return false
 	}
-	for fd >= len(l.byFD) {
-		l.byFD = append(l.byFD, make([]*loadConn, 1024)...)
+	if l.spec.tls != nil {
+		if c.pipe, err = handshake(fd, l.spec.tls, l.config); err != nil {
+			_ = unix.Close(fd)
+			l.fail(c, "handshake: "+err.Error())
+			return false
+		}
 	}
-	c.fd, l.byFD[fd], c.writing = fd, c, false
+	c.fd, c.writing = fd, false
+	l.watch(fd, c)
+	return true
+}
+
+// watch gives a connected socket to the loop.
+func (l *loader) watch(fd int, who served) {
+	for fd >= len(l.byFD) {
+		l.byFD = append(l.byFD, make([]served, 1024)...)
+	}
+	l.byFD[fd] = who
 	_ = l.poll.add(fd, unix.EPOLLIN)
 	if l.counts {
 		l.res.connects++
 	}
-	return true
 }
 
 func (l *loader) hangUp(c *loadConn) {
 	if c.fd >= 0 {
 		l.byFD[c.fd] = nil
 		_ = unix.Close(c.fd)
-		c.fd = -1
+		c.fd, c.pipe = -1, nil
 	}
 }
 
 func (l *loader) flush(c *loadConn) {
-	for len(c.rest) > 0 || c.off < c.end {
-		n, errno := rawSend(c.fd, c.rest, bodyBytes(c.target.id, c.off, c.end))
+	for c.seal(); len(c.rest) > 0 || c.off < c.end; c.seal() {
+		n, errno := rawSend(c.fd, c.rest, c.unsent())
 		switch errno {
 		case 0:
 		case syscall.EINTR:
@@ -283,7 +367,7 @@ func (l *loader) flush(c *loadConn) {
 	}
 }
 
-func (l *loader) serve(c *loadConn, events uint32) {
+func (c *loadConn) serve(l *loader, events uint32) {
 	if events&unix.EPOLLOUT != 0 {
 		l.flush(c)
 	}
@@ -304,7 +388,21 @@ func (l *loader) serve(c *loadConn, events uint32) {
 		l.hangUp(c)
 		return
 	}
-	done, problem := c.receive(l.buf[:n])
+	data := l.buf[:n]
+	if c.pipe != nil {
+		var err error
+		if l.plain, err = c.pipe.decrypt(l.plain[:0], data); err != nil && c.flying {
+			l.fail(c, "read: "+err.Error())
+			return
+		} else if err != nil {
+			l.hangUp(c)
+			return
+		}
+		if data = l.plain; len(data) == 0 { // a ticket, or part of a record
+			return
+		}
+	}
+	done, problem := c.receive(data)
 	if problem != "" {
 		l.fail(c, problem)
 		return
@@ -319,15 +417,19 @@ func (l *loader) serve(c *loadConn, events uint32) {
 
 // finish counts a good answer and gives c its next request.
 func (l *loader) finish(c *loadConn) {
+	l.count(c)
+	if l.spec.perConn || c.closes {
+		l.hangUp(c)
+	}
+	l.release(c)
+}
+
+func (l *loader) count(c *loadConn) {
 	l.res.all++
 	if l.counts {
 		l.res.completed++
 		l.res.latency.add(l.now - c.due)
 	}
-	if l.spec.perConn || c.closes {
-		l.hangUp(c)
-	}
-	l.release(c)
 }
 
 // fail counts an error. The connection is not used again.
@@ -341,6 +443,9 @@ func (l *loader) fail(c *loadConn, why string) {
 }
 
 func (l *loader) release(c *loadConn) {
+	if !c.flying {
+		return // it failed before it was sent
+	}
 	c.flying = false
 	l.flying--
 	if l.spec.once {

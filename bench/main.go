@@ -17,9 +17,9 @@ import (
 )
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == "origin" {
-		if err := originMain(os.Args[2:]); err != nil {
-			fmt.Fprintln(os.Stderr, "bench origin:", err)
+	if len(os.Args) > 1 && (os.Args[1] == "origin" || os.Args[1] == "relay") {
+		if err := helperMain(os.Args[1], os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench "+os.Args[1]+":", err)
 			os.Exit(1)
 		}
 		return
@@ -32,11 +32,17 @@ func main() {
 	}
 }
 
-func originMain(args []string) error {
-	fs := flag.NewFlagSet("origin", flag.ContinueOnError)
+// helperMain is what the command does in the processes that it starts itself.
+func helperMain(what string, args []string) error {
+	fs := flag.NewFlagSet(what, flag.ContinueOnError)
 	idle := fs.Duration("idle", 0, "close connections that are idle for so long; 0: never")
+	to := fs.String("to", "", "where the relay goes on to")
+	hold := fs.Duration("hold", 0, "how long the relay holds bytes")
 	if err := fs.Parse(args); err != nil {
 		return err
+	}
+	if what == "relay" {
+		return runRelay(os.Stdout, *to, *hold)
 	}
 	return runOrigin(os.Stdout, *idle)
 }

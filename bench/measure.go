@@ -35,6 +35,9 @@ type round struct {
 	OriginSaw  int64            `json:"origin_requests_with_warmup"`
 	NewOrigin  int64            `json:"new_origin_connections"`
 	NewPer1000 float64          `json:"new_origin_connections_per_1000"`
+	Resumed    int64            `json:"handshakes_resumed,omitempty"`
+	MiBps      float64          `json:"mib_per_second,omitempty"`
+	CPUPerMiB  float64          `json:"cpu_us_per_mib,omitempty"`
 
 	IdleConns   int     `json:"idle_connections,omitempty"`
 	IdleOpen    int     `json:"idle_still_open,omitempty"`
@@ -46,8 +49,11 @@ type round struct {
 }
 
 func (r round) String() string {
-	s := fmt.Sprintf("%-12s %2d  %8.1f µs/req  %7.0f req/s  p50 %6.0f p99 %6.0f µs  busy %3.0f%%  foreign %2.0f%%",
+	s := fmt.Sprintf("%-12s %2d  %8.1f µs  %7.0f/s  p50 %6.0f p99 %6.0f µs  busy %3.0f%%  foreign %2.0f%%",
 		r.Peer, r.Round, r.CPU, r.Rate, r.P50, r.P99, 100*r.Busy, 100*r.Foreign)
+	if r.MiBps > 0 {
+		s = fmt.Sprintf("%-12s %2d  %8.1f µs/MiB  %7.0f MiB/s  busy %3.0f%%  foreign %2.0f%%", r.Peer, r.Round, r.CPUPerMiB, r.MiBps, 100*r.Busy, 100*r.Foreign)
+	}
 	if r.IdleConns > 0 {
 		s = fmt.Sprintf("%-12s %2d  %.1f KiB for each of %d idle connections", r.Peer, r.Round, r.RSSPerIdle/1024, r.IdleConns)
 	}
@@ -65,16 +71,11 @@ func (b *bench) measure(s *scenario, r *running, n int) (round, error) {
 	if s.idle {
 		return b.measureIdle(s, r, n)
 	}
+	if s.transfer {
+		return b.measureTransfer(s, r, n)
+	}
 	out := round{Scenario: s.name, Peer: r.peer.name, Round: n}
-	spec := s.load
-	spec.addr = r.listen
-	spec.measure = b.opts.Measure * time.Duration(max(1, s.stretch))
-	if spec.warm = s.warm; spec.warm == 0 {
-		spec.warm = time.Second
-	}
-	if b.opts.Quick {
-		spec.measure, spec.warm = b.opts.Measure, b.opts.Measure/2
-	}
+	spec := b.loadOf(s, r)
 	if s.latency {
 		spec.rate = b.saturated / 2
 		out.OfferedPS = spec.rate
@@ -85,7 +86,7 @@ func (b *bench) measure(s *scenario, r *running, n int) (round, error) {
 	}
 	var from, to probe
 	var fromOrigin, toOrigin originStats
-	res, err := runLoad(spec, func(end bool) {
+	res, err := runShakesOrLoad(s, spec, func(end bool) {
 		if end {
 			to, toOrigin = takeProbe(r.pids), must(r.ask())
 		} else {
@@ -104,7 +105,12 @@ func (b *bench) measure(s *scenario, r *running, n int) (round, error) {
 	out.NewPer1000 = 1000 * float64(out.NewOrigin) / float64(max(1, res.completed))
 	out.PeakRSS = memoryOf(r.pids, "VmHWM")
 	out.OriginSaw = after.Requests - before.Requests
+	if s.grpc() {
+		out.OriginSaw = after.Messages - before.Messages
+	}
 	out.prove(res, after.Bad-before.Bad, after.FirstBad)
+	out.proveOrigin(s, after)
+	out.proveShakes(s, res)
 	if s.twoCPUs {
 		// The load and the origin are on the proxy's CPUs: no telling who is foreign.
 		out.Foreign = 0
@@ -115,6 +121,30 @@ func (b *bench) measure(s *scenario, r *running, n int) (round, error) {
 		out.checkLog(r)
 	}
 	return out, nil
+}
+
+// loadOf is what clients do in s.
+func (b *bench) loadOf(s *scenario, r *running) loadSpec {
+	spec := s.load
+	if spec.addr = r.front; spec.addr == "" {
+		spec.addr = r.listen
+	}
+	spec.tls = b.tlsOf(s)
+	spec.measure = b.opts.Measure * time.Duration(max(1, s.stretch))
+	if spec.warm = s.warm; spec.warm == 0 {
+		spec.warm = time.Second
+	}
+	if b.opts.Quick {
+		spec.measure, spec.warm = b.opts.Measure, b.opts.Measure/2
+	}
+	return spec
+}
+
+func runShakesOrLoad(s *scenario, spec loadSpec, edge func(end bool)) (*loadResult, error) {
+	if s.shakes != noShakes {
+		return runHandshakes(spec, s.shakes == resumedShakes, edge), nil
+	}
+	return runLoad(spec, edge)
 }
 
 // waitQuiet waits until the proxy's CPU has been quiet for a moment, or for as
@@ -171,6 +201,34 @@ func (r *round) prove(res *loadResult, bad int64, firstBad string) {
 	}
 }
 
+// proveOrigin says what is wrong if the proxy spoke another protocol to the
+// origin than the one that is measured.
+func (r *round) proveOrigin(s *scenario, o originStats) {
+	wrong := o.H2Connections
+	if s.h2Origin {
+		wrong = o.H1Connections
+	}
+	if wrong > 0 && r.Problem == "" {
+		r.Problem = fmt.Sprintf("%d connections to the origin were HTTP/1, %d HTTP/2", o.H1Connections, o.H2Connections)
+	}
+}
+
+// proveShakes says what is wrong if sessions were resumed that should not be,
+// or the other way around.
+func (r *round) proveShakes(s *scenario, res *loadResult) {
+	if s.shakes == noShakes {
+		return
+	}
+	r.Resumed = res.resumed
+	want := int64(0)
+	if s.shakes == resumedShakes {
+		want = res.completed
+	}
+	if r.Resumed != want && r.Problem == "" {
+		r.Problem = fmt.Sprintf("%d of %d handshakes resumed a session", r.Resumed, res.completed)
+	}
+}
+
 // checkLog proves that an access log was written, and empties it.
 func (r *round) checkLog(run *running) {
 	if st, err := os.Stat(run.logFile); err == nil {
@@ -216,22 +274,22 @@ func (b *bench) measureIdle(s *scenario, r *running, n int) (round, error) {
 	// The proxy needs two descriptors for each, and so few more that this does.
 	conns := min(b.opts.Idle, (b.files-1000)/2)
 	if conns < b.opts.Idle && n == 1 && r.peer.name == "cirque" {
-		b.note("idle: %d connections, not %d: the limit is %d descriptors", conns, b.opts.Idle, b.files)
+		b.note(s.name+": %d connections, not %d: the limit is %d descriptors", conns, b.opts.Idle, b.files)
 	}
-	spec := s.load
-	spec.addr, spec.conns = r.listen, conns
-	l, err := newLoader(spec)
-	if err != nil {
-		return out, err
-	}
-	defer l.close()
+	spec := b.loadOf(s, r)
+	spec.conns = conns
 	before, err := r.ask()
 	if err != nil {
 		return out, err
 	}
 	empty := memoryOf(r.pids, "VmRSS")
+	l, err := newLoader(spec)
+	if err != nil {
+		return out, err
+	}
+	defer l.close()
 	l.counts = true
-	l.until(60*time.Second, func() bool { return l.flying == 0 && l.free.n == 0 })
+	l.until(2*time.Minute, func() bool { return l.flying == 0 && l.free.n == 0 })
 	l.res.elapsed = time.Duration(l.clock())
 	l.until(time.Duration(l.clock())+b.opts.IdleWait, edgeNone)
 	l.drain()

@@ -17,12 +17,15 @@ import (
 
 // originStats is what the origin has seen since it started.
 type originStats struct {
-	Requests    int64 `json:"requests"`
-	Connections int64 `json:"connections"`
-	Open        int64 `json:"open"`
-	BytesIn     int64 `json:"bytes_in"`
-	Bad         int64 `json:"bad"` // requests that no proxy should have sent so
-	FirstBad    string
+	Requests      int64 `json:"requests"`
+	Messages      int64 `json:"messages"` // of gRPC
+	Connections   int64 `json:"connections"`
+	H1Connections int64 `json:"h1_connections"` // that had a request
+	H2Connections int64 `json:"h2_connections"`
+	Open          int64 `json:"open"`
+	BytesIn       int64 `json:"bytes_in"`
+	Bad           int64 `json:"bad"` // requests that no proxy should have sent so
+	FirstBad      string
 }
 
 // origin is the fixed answer behind every proxy.
@@ -46,7 +49,9 @@ type origin struct {
 type originConn struct {
 	fd      int
 	control bool
-	in      []byte // what was read and not yet understood
+	h1      bool      // HTTP/1 came
+	h2      *originH2 // nil: none came
+	in      []byte    // what was read and not yet understood
 	req     target
 	inBody  bool
 	body    bodyReader
@@ -155,14 +160,14 @@ func (o *origin) drop(c *originConn) {
 
 func (o *origin) closeIdle() {
 	for _, c := range o.conns {
-		if c != nil && !c.busy && !c.inBody && len(c.in) == 0 && !c.control && o.now-c.last > int64(o.idle) {
+		if c != nil && c.h2 == nil && !c.busy && !c.inBody && len(c.in) == 0 && !c.control && o.now-c.last > int64(o.idle) {
 			o.drop(c)
 		}
 	}
 }
 
 func (o *origin) serve(c *originConn, events uint32) {
-	if events&unix.EPOLLOUT != 0 && !o.flush(c) {
+	if events&unix.EPOLLOUT != 0 && !o.goOn(c) {
 		return
 	}
 	if events&(unix.EPOLLIN|unix.EPOLLHUP|unix.EPOLLERR) == 0 {
@@ -178,6 +183,13 @@ func (o *origin) serve(c *originConn, events uint32) {
 	}
 	c.last = o.now
 	data := o.buf[:n]
+	if !c.h1 && c.h2 == nil {
+		o.begin(c, data)
+	}
+	if c.h2 != nil {
+		c.h2.receive(data)
+		return
+	}
 	if len(c.in) > 0 || c.busy {
 		c.in = append(c.in, data...)
 		if c.busy {
@@ -186,6 +198,28 @@ func (o *origin) serve(c *originConn, events uint32) {
 		data, c.in = c.in, nil
 	}
 	o.consume(c, data)
+}
+
+// begin finds out what c speaks.
+func (o *origin) begin(c *originConn, data []byte) {
+	switch {
+	case isPreface(data):
+		c.h2 = newOriginH2(o, c)
+		o.stats.H2Connections++
+	default:
+		c.h1 = true
+		if !c.control {
+			o.stats.H1Connections++
+		}
+	}
+}
+
+// goOn writes what had to wait.
+func (o *origin) goOn(c *originConn) bool {
+	if c.h2 != nil {
+		return c.h2.flush()
+	}
+	return o.flush(c)
 }
 
 // consume takes requests out of data, as far as they can be answered at once.

@@ -4,11 +4,8 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,6 +28,17 @@ type setup struct {
 	Files       int    // the limit of descriptors
 	Nice        int    // the priority
 	Connections int    // that fit in it, with one upstream each
+
+	TLS      bool // clients speak TLS 1.3
+	H2       bool // clients speak HTTP/2
+	H2Origin bool // the origin speaks HTTP/2, without TLS
+	GRPC     bool
+	Transfer bool   // one large body at a time
+	Cert     string // PEM files
+	Key      string
+	CertKey  string // both in one
+
+	tls *tlsSpec // what clients offer
 }
 
 // Port is the port of Listen.
@@ -86,19 +94,11 @@ func buildCirque(b *bench) (string, string, error) {
 }
 
 func cirqueArgs(s *setup) ([]string, error) {
-	if s.Log == "" {
+	if s.Log == "" && !s.TLS && !s.H2 {
 		return []string{"proxy", "--listen", s.Listen, "--to", s.Origin}, nil
 	}
 	conf := filepath.Join(s.Dir, "cirque.yaml")
-	text := fmt.Sprintf(`listeners:
-  web: {address: %q}
-routes:
-  - upstream: web
-upstreams:
-  web: {peers: [%q]}
-log: {access: {output: %q, format: json}}
-`, s.Listen, s.Origin, s.Log)
-	return []string{"run", "-c", conf}, os.WriteFile(conf, []byte(text), 0o600)
+	return []string{"run", "-c", conf}, fill("peers/cirque/cirque.yaml", conf, s)
 }
 
 func findNginx(*bench) (string, string, error) { return find("nginx", "-v") }
@@ -231,37 +231,11 @@ func (p *peer) start(s *setup) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := proc.ready(s.Listen); err != nil {
+	if err := proc.ready(s); err != nil {
 		proc.stop()
 		return nil, fmt.Errorf("%s: %w\n%s", p.name, err, proc.output())
 	}
 	return proc, nil
-}
-
-// ready waits until a request through the proxy gets the origin's answer.
-func (p *process) ready(listen string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
-	defer cancel()
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	for {
-		req, _ := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+listen+"/1k", nil)
-		resp, err := client.Do(req)
-		if err == nil {
-			body, _ := io.ReadAll(resp.Body)
-			resp.Body.Close()
-			if resp.StatusCode == http.StatusOK && len(body) == 1<<10 && checkBody(0, 0, body) {
-				return nil
-			}
-			err = fmt.Errorf("status %d, %d bytes", resp.StatusCode, len(body))
-		}
-		select {
-		case <-p.done:
-			return fmt.Errorf("ended at once: %v", p.err)
-		case <-ctx.Done():
-			return fmt.Errorf("does not proxy: %w", err)
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
 }
 
 // freeAddr returns an address of the loopback that nobody listens on.

@@ -16,7 +16,7 @@ func builtPeers() []*peer {
 	return []*peer{
 		{name: "pingora", prepare: buildPingora, args: pingoraArgs},
 		{name: "fasthttp", prepare: goPeer("fasthttp", "github.com/valyala/fasthttp"), args: flagArgs, goThreads: true},
-		{name: "reverseproxy", prepare: goPeer("reverseproxy", ""), args: flagArgs, goThreads: true},
+		{name: "reverseproxy", prepare: goPeer("reverseproxy", ""), args: reverseProxyArgs, goThreads: true},
 		{name: "caddy", prepare: goPeer("caddy", "github.com/caddyserver/caddy/v2"), args: caddyArgs, goThreads: true},
 	}
 }
@@ -52,6 +52,20 @@ func flagArgs(s *setup) ([]string, error) {
 	return []string{"-listen", s.Listen, "-to", s.Origin, "-log", s.Log}, nil
 }
 
+func reverseProxyArgs(s *setup) ([]string, error) {
+	args, _ := flagArgs(s)
+	if s.TLS {
+		args = append(args, "-cert", s.Cert, "-key", s.Key)
+	}
+	if s.H2 {
+		args = append(args, "-h2")
+	}
+	if s.H2Origin {
+		args = append(args, "-h2-origin")
+	}
+	return args, nil
+}
+
 func caddyArgs(s *setup) ([]string, error) {
 	conf := filepath.Join(s.Dir, "Caddyfile")
 	return []string{"run", "--config", conf, "--adapter", "caddyfile"}, fill("peers/caddy/Caddyfile", conf, s)
@@ -59,10 +73,17 @@ func caddyArgs(s *setup) ([]string, error) {
 
 func buildPingora(b *bench) (string, string, error) {
 	dir := filepath.Join(b.root, "bench", "peers", "pingora")
-	if err := run(dir, "cargo", "build", "--release", "--locked"); err != nil {
+	// Not in the checkout: its TLS library brings Go sources along, which are
+	// none of ours; and checkouts can share it.
+	cache, err := os.UserCacheDir()
+	if err != nil {
 		return "", "", err
 	}
-	return filepath.Join(dir, "target", "release", "pingora-peer"), crate(filepath.Join(dir, "Cargo.lock"), "pingora-proxy"), nil
+	target := filepath.Join(cache, "cirque-bench", "pingora")
+	if err := run(dir, "cargo", "build", "--release", "--locked", "--target-dir", target); err != nil {
+		return "", "", err
+	}
+	return filepath.Join(target, "release", "pingora-peer"), crate(filepath.Join(dir, "Cargo.lock"), "pingora-proxy"), nil
 }
 
 // crate returns the version of a crate that a lock file holds.
@@ -76,7 +97,16 @@ func crate(file, name string) string {
 func pingoraArgs(s *setup) ([]string, error) {
 	args := []string{s.Listen, s.Origin, strconv.Itoa(s.Threads)}
 	if s.Log != "" {
-		args = append(args, s.Log)
+		args = append(args, "log="+s.Log)
+	}
+	if s.TLS {
+		args = append(args, "cert="+s.Cert, "key="+s.Key)
+	}
+	if s.H2 {
+		args = append(args, "h2")
+	}
+	if s.H2Origin {
+		args = append(args, "h2-origin")
 	}
 	return args, nil
 }

@@ -34,6 +34,8 @@ type summary struct {
 	Errors   int64   `json:"errors"`
 	NewConns float64 `json:"new_origin_connections_per_1000"`
 	RSSIdle  float64 `json:"rss_bytes_per_idle_connection,omitempty"`
+	MiBps    float64 `json:"mib_per_second,omitempty"`
+	PerMiB   float64 `json:"cpu_us_per_mib,omitempty"`
 }
 
 // report is what is kept beside the table.
@@ -114,6 +116,8 @@ func (b *bench) summarize(s *scenario) []summary {
 		sum.Busy = of(func(r round) float64 { return r.Busy })
 		sum.PeakRSS = of(func(r round) float64 { return float64(r.PeakRSS) })
 		sum.NewConns = of(func(r round) float64 { return r.NewPer1000 })
+		sum.MiBps = of(func(r round) float64 { return r.MiBps })
+		sum.PerMiB = of(func(r round) float64 { return r.CPUPerMiB })
 		sum.RSSIdle = of(func(r round) float64 { return r.RSSPerIdle })
 		all = append(all, sum)
 	}
@@ -134,6 +138,10 @@ func (s *scenario) figure(x *summary) float64 {
 	switch {
 	case s.idle:
 		return x.RSSIdle
+	case s.transfer && s.delay > 0:
+		return x.MiBps
+	case s.transfer:
+		return x.PerMiB
 	case s.latency:
 		return x.P99
 	case s.originIdle > 0:
@@ -226,7 +234,11 @@ func (b *bench) table(w *strings.Builder, s *scenario, all []summary) {
 		}
 		return
 	}
-	w.WriteString("| proxy | CPU µs/request | Cirque ÷ it | machine µs/request | requests/s | p50 µs | p99 µs | p99.9 µs | new origin conns/1,000 | peak RSS MiB | busy | errors | rounds (dropped) |\n")
+	if s.transfer {
+		b.transferTable(w, s, rows)
+		return
+	}
+	fmt.Fprintf(w, "| proxy | CPU µs/%[1]s | Cirque ÷ it | machine µs/%[1]s | %[1]ss/s | p50 µs | p99 µs | p99.9 µs | new origin conns/1,000 | peak RSS MiB | busy | errors | rounds (dropped) |\n", s.per())
 	w.WriteString("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n")
 	for _, x := range rows {
 		fmt.Fprintf(w, "| %s | %.1f | %.2f | %.1f | %.0f | %.0f | %.0f | %.0f | %.3f | %.1f | %.0f %% | %d | %d (%d)%s |\n", x.Peer, x.CPU, x.Ratio,
@@ -234,5 +246,16 @@ func (b *bench) table(w *strings.Builder, s *scenario, all []summary) {
 	}
 	if s.latency || s.originIdle > 0 {
 		w.WriteString("\nThe ratio is of the p99 for latency, and of the new origin connections for reuse.\n")
+	}
+}
+
+func (b *bench) transferTable(w *strings.Builder, s *scenario, rows []summary) {
+	w.WriteString("| proxy | MiB/s | CPU µs/MiB | Cirque ÷ it | busy | peak RSS MiB | errors | rounds (dropped) |\n|---|---:|---:|---:|---:|---:|---:|---:|\n")
+	for _, x := range rows {
+		fmt.Fprintf(w, "| %s | %.0f | %.0f | %.2f | %.0f %% | %.1f | %d | %d (%d)%s |\n",
+			x.Peer, x.MiBps, x.PerMiB, x.Ratio, 100*x.Busy, x.PeakRSS/mib, x.Errors, x.Kept, x.Dropped, x.mark())
+	}
+	if s.delay > 0 {
+		w.WriteString("\nThe ratio is of the throughput: above 1 Cirque is better.\n")
 	}
 }

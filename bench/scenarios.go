@@ -2,7 +2,10 @@
 
 package main
 
-import "time"
+import (
+	"crypto/tls"
+	"time"
+)
 
 // scenario is one question.
 type scenario struct {
@@ -22,6 +25,16 @@ type scenario struct {
 
 	idle    bool // RSS for each idle connection
 	latency bool // open loop at half of nginx's saturation
+
+	// See scenarios_tls.go. Clients speak HTTP/2 if load has streams.
+	tls      bool
+	h2Origin bool        // the origin speaks HTTP/2, without TLS
+	group    tls.CurveID // the key exchange; 0: X25519
+	shakes   shake
+	transfer bool              // one large body at a time: what is measured is the throughput
+	delay    time.Duration     // of a round trip between client and proxy
+	unit     string            // what CPU is counted by; empty: request
+	without  map[string]string // peers that are left out, and why
 }
 
 const (
@@ -30,7 +43,9 @@ const (
 )
 
 // scenarios in the order in which they run.
-func scenarios() []scenario {
+func scenarios() []scenario { return append(plainScenarios(), tlsScenarios()...) }
+
+func plainScenarios() []scenario {
 	get := func(conns, size int) loadSpec { return loadSpec{conns: conns, target: target{size: size}} }
 	put := func(conns, size int) loadSpec {
 		return loadSpec{conns: conns, target: target{size: kib, upload: size}}

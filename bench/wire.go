@@ -23,23 +23,38 @@ type target struct {
 const idLen = 16
 
 const (
-	maxBody     = 1 << 20
+	maxBody     = 128 << 20
+	patternLen  = 1 << 20 // longer bodies repeat it
 	patternSpan = 4096
 )
 
 var pattern = newPattern()
 
 func newPattern() []byte {
-	p := make([]byte, maxBody+patternSpan)
+	p := make([]byte, patternLen+patternSpan)
 	src := rand.NewChaCha8([32]byte{'c', 'i', 'r', 'q', 'u', 'e'})
 	_, _ = src.Read(p)
 	return p
 }
 
-// bodyBytes returns bytes from to end of the body of id, for from >= idLen.
+// bodyBytes returns bytes from to end of the body of id, for from >= idLen: all
+// of them if the body is no longer than the pattern, otherwise those up to
+// where it repeats.
 func bodyBytes(id uint64, from, end int) []byte {
-	base := int(id % patternSpan)
-	return pattern[base+from : base+end]
+	base, at := int(id%patternSpan), from%patternLen
+	return pattern[base+at : base+min(at+end-from, patternLen)]
+}
+
+// appendBody appends n bytes of the body of id from off on, or as many as there
+// are before the pattern repeats.
+func appendBody(dst []byte, id uint64, off, n int) []byte {
+	if off < idLen {
+		var spelled [idLen]byte
+		appendID(spelled[:0], id)
+		head := spelled[off:min(idLen, off+n)]
+		dst, off, n = append(dst, head...), off+len(head), n-len(head)
+	}
+	return append(dst, bodyBytes(id, off, off+n)...)
 }
 
 const hexDigits = "0123456789abcdef"
@@ -82,7 +97,17 @@ func checkBody(id uint64, off int, piece []byte) bool {
 	if end > maxBody {
 		return false
 	}
-	want := bodyBytes(id, off, end)
+	for len(piece) > 0 {
+		want := bodyBytes(id, off, end)
+		if !sameEnds(piece[:len(want)], want) {
+			return false
+		}
+		piece, off = piece[len(want):], off+len(want)
+	}
+	return true
+}
+
+func sameEnds(piece, want []byte) bool {
 	if len(piece) <= 32*edge {
 		return bytes.Equal(piece, want)
 	}

@@ -1,7 +1,6 @@
 package h2
 
 import (
-	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -15,7 +14,6 @@ import (
 
 	"github.com/cirqueproxy/cirque/internal/h2frame"
 	"github.com/cirqueproxy/cirque/internal/memnet"
-	"github.com/cirqueproxy/cirque/internal/testcert"
 	"github.com/cirqueproxy/cirque/internal/wire"
 )
 
@@ -28,7 +26,7 @@ type parkBed struct {
 	parker *wire.Parker
 }
 
-func newParkBed(t *testing.T, idle time.Duration, secure ...*testcert.Cert) *parkBed {
+func newParkBed(t *testing.T, idle time.Duration) *parkBed {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -42,17 +40,6 @@ func newParkBed(t *testing.T, idle time.Duration, secure ...*testcert.Cert) *par
 	near, err := l.Accept()
 	if err != nil {
 		t.Fatal(err)
-	}
-	if len(secure) > 0 {
-		sock := wire.NewSock(near)
-		tc := tls.Server(sock, &tls.Config{Certificates: []tls.Certificate{*secure[0].TLS()}})
-		far = tls.Client(far, &tls.Config{InsecureSkipVerify: true})
-		shaken := make(chan error, 1)
-		go func() { shaken <- far.(*tls.Conn).Handshake() }()
-		if err := errors.Join(sock.Handshake(t.Context(), tc), <-shaken); err != nil {
-			t.Fatal(err)
-		}
-		near = tc
 	}
 	parker, err := wire.NewParker()
 	if err != nil {
@@ -100,7 +87,8 @@ func readers() int {
 // TestParked: an idle connection has no goroutine, serves the next request, and ends
 // in each way that an idle one may end.
 func TestParked(t *testing.T) {
-	requests := func(t *testing.T, p *parkBed) {
+	t.Run("requests", func(t *testing.T) {
+		p := newParkBed(t, time.Minute)
 		for i := range 20 {
 			for readers() > 0 { // it has said that it will
 				runtime.Gosched()
@@ -118,10 +106,6 @@ func TestParked(t *testing.T) {
 		p.must(p.fr.WritePing(false, [8]byte{}))
 		p.want("PING ACK")
 		<-p.parked
-	}
-	t.Run("requests", func(t *testing.T) { requests(t, newParkBed(t, time.Minute)) })
-	t.Run("requests over TLS", func(t *testing.T) {
-		requests(t, newParkBed(t, time.Minute, testcert.NewCA(t, "ca").Server("a.example")))
 	})
 	t.Run("idle timeout", func(t *testing.T) {
 		p := newParkBed(t, 100*time.Millisecond)

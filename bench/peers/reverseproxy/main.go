@@ -3,6 +3,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"flag"
 	"log"
 	"net"
@@ -19,9 +20,13 @@ func main() {
 	listen := flag.String("listen", "", "address to listen on")
 	origin := flag.String("to", "", "address of the origin")
 	access := flag.String("log", "", "file of the access log; empty: none")
+	cert := flag.String("cert", "", "file of the certificate; empty: no TLS")
+	key := flag.String("key", "", "file of its key")
+	h2 := flag.Bool("h2", false, "serve HTTP/2, over TLS or without")
+	h2Origin := flag.Bool("h2-origin", false, "the origin speaks HTTP/2 without TLS")
 	flag.Parse()
 
-	proxy := newProxy(*origin)
+	proxy := newProxy(*origin, *h2Origin)
 	if *access != "" {
 		l, err := linelog.Open(*access)
 		if err != nil {
@@ -35,10 +40,21 @@ func main() {
 		ReadHeaderTimeout: 30 * time.Second,  // limits on, as a public proxy has them
 		IdleTimeout:       120 * time.Second, // idle clients stay for the whole measurement
 	}
+	srv.Protocols = new(http.Protocols)
+	srv.Protocols.SetHTTP1(true)
+	srv.Protocols.SetHTTP2(*h2)
+	srv.Protocols.SetUnencryptedHTTP2(*h2)
+	if *cert != "" {
+		srv.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS13} // as all others in these rounds
+		log.Fatal(srv.ListenAndServeTLS(*cert, *key))
+	}
 	log.Fatal(srv.ListenAndServe())
 }
 
-func newProxy(origin string) http.Handler {
+func newProxy(origin string, h2 bool) http.Handler {
+	var protocols http.Protocols
+	protocols.SetHTTP1(!h2)
+	protocols.SetUnencryptedHTTP2(h2)
 	to := &url.URL{Scheme: "http", Host: origin}
 	return &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
@@ -47,6 +63,7 @@ func newProxy(origin string) http.Handler {
 		},
 		BufferPool: &buffers{},
 		Transport: &http.Transport{
+			Protocols:           &protocols,
 			DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
 			MaxIdleConns:        0,                // no limit for all hosts
 			MaxIdleConnsPerHost: 1024,             // the default keeps 2
