@@ -26,8 +26,9 @@ type requestBody struct {
 	last     bool   // the last piece passed the hooks
 	lost     bool   // data is no longer the beginning of the body
 
-	continued bool  // we sent the 100 that the client waited for
-	failed    error // what BufferRequest ended with: a part of the body is gone
+	trailer   message.Header // behind the body, as the hooks left it
+	continued bool           // we sent the 100 that the client waited for
+	failed    error          // what BufferRequest ended with: a part of the body is gone
 	pumpErr   error
 	donec     chan struct{} // closed when the pump has ended
 
@@ -98,12 +99,40 @@ func (b *requestBody) next(s *Session) (piece []byte, err error) {
 		}
 	}
 	if len(s.plan.requestBody) > 0 {
-		if piece, err = s.runBody(s.plan.requestBody, piece, last, true); err != nil {
+		if piece, err = b.filter(s, piece, last); err != nil {
 			return nil, err
 		}
+	} else if last && !s.duplex {
+		s.takeTrailer()
 	}
 	b.last = last
 	return piece, nil
+}
+
+// filter passes a piece through the hooks.
+func (b *requestBody) filter(s *Session, piece []byte, last bool) ([]byte, error) {
+	if s.shared {
+		s.turn.Lock()
+		defer s.turn.Unlock()
+	}
+	if last {
+		s.takeTrailer()
+	}
+	s.upward = true
+	defer func() { s.upward = false }()
+	piece, err := s.runBody(s.plan.requestBody, piece, last)
+	if last && err == nil {
+		b.trailer.CopyFrom(&s.req.Trailer)
+	}
+	return piece, err
+}
+
+// takeTrailer makes the fields that came behind the body part of the request.
+// Until then they belong to who reads it: a hook may look at the request.
+func (s *Session) takeTrailer() {
+	if t := s.down.Trailer(); t.Len() > 0 {
+		s.req.Trailer.CopyFrom(t)
+	}
 }
 
 // hold keeps a piece that is on its way for another attempt, unless that would
@@ -193,6 +222,7 @@ func (b *requestBody) readAll(s *Session, max int64) (whole []byte, err error) {
 		}
 		whole = append(whole, piece...)
 		if last {
+			s.takeTrailer()
 			return whole, nil
 		}
 	}
@@ -211,6 +241,7 @@ func (s *Session) startPump() {
 	s.body.pumpErr = nil
 	s.body.running.Store(true)
 	s.body.donec = make(chan struct{})
+	s.share()
 	go s.pump(s.up, s.body.donec)
 }
 
@@ -221,7 +252,7 @@ func (s *Session) startPump() {
 func (s *Session) pump(up canceler, donec chan struct{}) {
 	defer close(donec)
 	b := &s.body
-	err := s.guard((*Session).pumpAll)
+	err := s.pumpGuard()
 	b.pumpErr = err
 	b.running.Store(false)
 	var re *reason.Error
@@ -248,7 +279,10 @@ func (s *Session) pumpAll() error {
 		b.hold(piece)
 		var trailer *message.Header
 		if b.last {
-			trailer = &s.req.Trailer
+			trailer = s.down.Trailer()
+			if len(s.plan.requestBody) > 0 {
+				trailer = &b.trailer // hooks have looked at it
+			}
 		}
 		if err := s.up.SendBody(piece, b.last, trailer); err != nil {
 			return err
@@ -298,26 +332,19 @@ const lastWrite = 100 * time.Millisecond
 // have finished.
 const headPause = 2 * time.Millisecond
 
-// awaitPump lets a pump end that has moved everything and is about to say so:
-// an origin that answers at once would cost the client its connection.
-func (s *Session) awaitPump() {
-	t := time.NewTimer(headPause)
-	defer t.Stop()
-	select {
-	case <-s.body.donec:
-	case <-t.C:
-	}
-}
-
 // stopPump ends the pump and returns what it failed with.
 func (s *Session) stopPump() error {
 	b := &s.body
+	s.unshare()
 	select {
 	case <-b.donec:
 	default:
 		s.interruptPump()
 	}
-	s.duplex = false
+	s.duplex, s.shared = false, false
+	if b.last && len(s.plan.requestBody) == 0 {
+		s.takeTrailer()
+	}
 	return b.pumpErr
 }
 

@@ -94,7 +94,7 @@ func (s *Session) reset(down exchange.Down) {
 	s.attempts, s.stale, s.interims, s.idLen, s.localFrom = 0, 0, 0, 0, -1
 	s.phase, s.sentBody = phaseRequest, 0
 	s.responded, s.respHooks, s.noRetry, s.failedByHook = false, false, false, false
-	s.foreign = false
+	s.foreign, s.answering = false, false
 	if s.own.set {
 		s.own = own{}
 	}

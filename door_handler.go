@@ -30,6 +30,7 @@ const sniffBytes = 2048
 // returns its result. It is for Request and Forward hooks.
 func (s *Session) ServeHTTP(h http.Handler) error {
 	s.keepOut = true // the handler may keep the *http.Request
+	s.answering = true
 	req, err := s.httpRequest()
 	if err != nil {
 		return Reject(http.StatusBadRequest, err)
@@ -315,7 +316,7 @@ func (w *responseWriter) body(b []byte, last bool) error {
 	}
 	if len(s.plan.responseBody) > 0 {
 		var err error
-		if b, err = s.runBody(s.plan.responseBody, b, last, false); err != nil {
+		if b, err = s.runBody(s.plan.responseBody, b, last); err != nil {
 			w.err = err
 			return err
 		}

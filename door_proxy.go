@@ -58,6 +58,7 @@ type handlerDown struct {
 	rc *http.ResponseController
 
 	req     message.Request
+	trailer message.Header
 	mem     *buf.Buffer
 	started bool
 	aborted bool
@@ -87,7 +88,7 @@ func (d *handlerDown) ReadBody() ([]byte, bool, error) {
 	n, err := d.r.Body.Read(d.mem.B)
 	switch {
 	case errors.Is(err, io.EOF):
-		copyHTTPHeader(&d.req.Trailer, d.r.Trailer)
+		copyHTTPHeader(&d.trailer, d.r.Trailer)
 		d.ended.Store(true)
 		return d.mem.B[:n], true, nil
 	case err != nil:
@@ -95,6 +96,9 @@ func (d *handlerDown) ReadBody() ([]byte, bool, error) {
 	}
 	return d.mem.B[:n], false, nil
 }
+
+// Trailer implements exchange.Down.
+func (d *handlerDown) Trailer() *message.Header { return &d.trailer }
 
 // BodyReady implements exchange.Down.
 func (d *handlerDown) BodyReady() bool { return d.BodyEnded() }

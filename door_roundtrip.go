@@ -30,6 +30,7 @@ type roundTrip struct {
 	body    *io.PipeWriter // nil when the request was given whole
 	resultc chan roundTripResult
 	resp    *http.Response
+	trailer *message.Header // of what ReadHead filled
 	mem     *buf.Buffer
 	sent    bool
 
@@ -143,6 +144,7 @@ func (t *roundTrip) ReadHead(resp *message.Response) error {
 	}
 	t.resp = got.resp
 	resp.Reset()
+	t.trailer = &resp.Trailer
 	resp.Status = got.resp.StatusCode
 	if _, text, ok := strings.Cut(got.resp.Status, " "); ok {
 		resp.SetReason(text)
@@ -184,7 +186,7 @@ func (t *roundTrip) ReadBody() ([]byte, bool, error) {
 	n, err := t.resp.Body.Read(t.mem.B)
 	switch {
 	case errors.Is(err, io.EOF):
-		copyHTTPHeader(&t.s.resp.Trailer, t.resp.Trailer)
+		copyHTTPHeader(t.trailer, t.resp.Trailer)
 		return t.mem.B[:n], true, nil
 	case err != nil:
 		if cause := context.Cause(t.ctx); cause != nil {

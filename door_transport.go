@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"github.com/cirqueproxy/cirque/internal/exchange"
+	"github.com/cirqueproxy/cirque/internal/hop"
 	"github.com/cirqueproxy/cirque/internal/upstream"
 	"github.com/cirqueproxy/cirque/message"
 	"github.com/cirqueproxy/cirque/reason"
@@ -103,7 +104,7 @@ func fromHTTP(req *message.Request, r *http.Request, length int64) {
 	}
 	req.SetAuthority(host)
 	copyHTTPHeader(&req.Header, r.Header)
-	removeHopByHop(&req.Header, false)
+	hop.Remove(&req.Header, false)
 	req.SetLength(length)
 }
 

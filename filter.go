@@ -30,9 +30,9 @@ type Filter struct {
 	// fresh copy without hop-by-hop fields; it edits s.UpstreamRequest().
 	UpstreamRequest func(s *Session) error
 	// RequestBody gets each piece of the request body on its way up, once per
-	// request whatever the attempts. See [BodyHook]. It may run beside the
-	// response: it ends a request with an error, not with Respond, and does not
-	// look at Response, Attempt or Snapshot.
+	// request whatever the attempts. See [BodyHook]. It may run when a response is
+	// on its way already, but never while another hook of the session runs: the
+	// session is as it was left by the last one, its response included.
 	RequestBody BodyHook
 
 	// UpstreamResponse gets the final head as the origin sent it, in

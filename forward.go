@@ -253,6 +253,9 @@ func (s *Session) exchange() error {
 		if perr != nil && (err == nil || errors.Is(err, errPump)) {
 			err = s.pumpFailed(perr, err)
 		}
+		if s.responded {
+			err = errResponded // by the pump's last hook, if not before
+		}
 	}
 	if err == nil && s.up != nil {
 		s.noteWire()
@@ -293,8 +296,7 @@ func (s *Session) readHead() error {
 	for {
 		// A wait that began before the request's end is not the origin's alone.
 		flowing := s.duplex && s.body.flowing()
-		err := s.up.ReadHead(&s.resp)
-		s.foreign = true
+		err := s.readUpHead()
 		if err == nil || !flowing || !hasReason(err, reason.UpstreamTimeout) {
 			return err
 		}
@@ -321,23 +323,30 @@ func (s *Session) interim() error {
 	}
 	cleanResponse(&s.resp, s.proxy.KeepHopByHop)
 	for i := range s.plan.interim {
-		if err := s.turned(&s.plan.interim[i]); err != nil {
+		h := &s.plan.interim[i]
+		if err := s.ran(h.name, h.index, h.run(s)); err != nil {
 			return err
 		}
 	}
 	if s.dropped {
 		return nil
 	}
-	return s.down.WriteInterim(&s.resp)
+	return s.writeInterim()
 }
 
 // responseHead runs the hooks over the final head and hands it to the client's
 // side.
 func (s *Session) responseHead() error {
+	if s.duplex && s.conn.h1 != nil {
+		if s.awaitPump(); s.responded {
+			return errResponded
+		}
+	}
 	cleanResponse(&s.resp, s.proxy.KeepHopByHop)
 	s.phase = phaseResponse
 	for i := range s.plan.upstreamResponse {
-		if err := s.turned(&s.plan.upstreamResponse[i]); err != nil {
+		h := &s.plan.upstreamResponse[i]
+		if err := s.ran(h.name, h.index, h.run(s)); err != nil {
 			s.phase = phaseRequest
 			s.failedByHook = !s.responded
 			return err
@@ -349,8 +358,5 @@ func (s *Session) responseHead() error {
 	if err := s.runResponse(); err != nil {
 		return err
 	}
-	if s.duplex && s.conn.h1 != nil {
-		s.awaitPump()
-	}
-	return s.down.WriteHead(&s.resp)
+	return s.writeHead()
 }

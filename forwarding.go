@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/cirqueproxy/cirque/internal/hop"
 	"github.com/cirqueproxy/cirque/internal/upstream"
 	"github.com/cirqueproxy/cirque/message"
 	"github.com/cirqueproxy/cirque/reason"
@@ -73,7 +74,7 @@ func (s *Session) upstreamHead() error {
 	s.upReq.CopyFrom(s.req)
 	h := &s.upReq.Header
 	if !s.proxy.KeepHopByHop {
-		removeHopByHop(h, s.conn.tunnels() && s.peer.RoundTripper == nil && upgradeWanted(s))
+		hop.Remove(h, s.conn.tunnels() && s.peer.RoundTripper == nil && upgradeWanted(s))
 		if _, ok := s.up.(*upstream.H2); ok && s.req.Header.HasToken(message.IDTE, "trailers") {
 			// RFC 9113, section 8.2.2: all that TE may say; gRPC wants to hear it.
 			h.SetID(message.IDTE, trailersOnly)

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -308,52 +307,6 @@ func TestKeys(t *testing.T) {
 	b.want(c, "GET", "/", "", 200, "1 1 1")
 	b.want(c, "GET", "/", "", 200, "1 2 2")
 	b.want(b.client(), "GET", "/", "", 200, "1 1 1")
-}
-
-// TestNoTwoHooksAtOnce: while a body flows each way there are two goroutines,
-// and still no two hooks of the session run at the same time.
-func TestNoTwoHooksAtOnce(t *testing.T) {
-	var inside, most atomic.Int64
-	count := cirque.NewKey[int]("count")
-	hook := func(s *cirque.Session, p []byte, _ bool) ([]byte, error) {
-		if n := inside.Add(1); n > most.Load() {
-			most.Store(n)
-		}
-		count.Set(s, count.Get(s)+1) // the race detector sees it if we lie
-		inside.Add(-1)
-		return p, nil
-	}
-	b := newBed(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		rc := http.NewResponseController(w)
-		rc.EnableFullDuplex()
-		buf := make([]byte, 1000)
-		for {
-			n, err := r.Body.Read(buf)
-			w.Write(buf[:n])
-			rc.Flush()
-			if err != nil {
-				return
-			}
-		}
-	}), cirque.Filter{Name: "f", RequestBody: hook, ResponseBody: hook})
-	pr, pw := io.Pipe()
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for range 500 {
-			pw.Write(bytes.Repeat([]byte("x"), 1000))
-		}
-		pw.Close()
-	})
-	resp, err := b.client().Post("http://"+b.addr, "", pr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	n, err := io.Copy(io.Discard, resp.Body)
-	if n != 500_000 || err != nil || most.Load() != 1 {
-		t.Errorf("%d bytes (%v), %d hooks at once", n, err, most.Load())
-	}
-	wg.Wait()
 }
 
 // TestObserver: Began, and Ended exactly once per attempt.

@@ -372,3 +372,49 @@ func TestOwnLimitsBehindADoor(t *testing.T) {
 		t.Errorf("got %v", got)
 	}
 }
+
+// TestOwnLimitsOfAStream: what a request of HTTP/2 sets for itself is its stream's,
+// and not that of others on the connection.
+func TestOwnLimitsOfAStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bed := cirquetest.NewServer(t, &cirque.Server{H2C: true, Proxy: &cirque.Proxy{
+			LogError: func(*cirque.Session, *cirque.Error) {},
+			Filters: []cirque.Filter{{Name: "own", Request: func(s *cirque.Session) error {
+				if s.Request().Path() == "/own" {
+					return s.SetClientLimits(cirque.ClientLimits{Body: 5 * time.Second})
+				}
+				return nil
+			}}},
+		}})
+		bed.Origin(http.HandlerFunc(stallingOrigin))
+		p := new(http.Protocols)
+		p.SetUnencryptedHTTP2(true)
+		dials := 0
+		tr := &http.Transport{Protocols: p, DialContext: func(context.Context, string, string) (net.Conn, error) {
+			dials++
+			return bed.Dial(), nil
+		}}
+		ask := func(path string, want time.Duration) {
+			pr, pw := io.Pipe()
+			began := time.Now()
+			req, _ := http.NewRequest("POST", "http://a"+path, pr)
+			go pw.Write(make([]byte, 50000))
+			resp, err := tr.RoundTrip(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if resp.Body.Close(); resp.StatusCode != 408 {
+				t.Errorf("%s: got %s", path, resp.Status)
+			}
+			pr.Close()
+			took(t, path, began, want)
+		}
+		ask("/own", 5*time.Second)
+		ask("/next", 60*time.Second)
+		if dials != 1 {
+			t.Errorf("%d connections", dials)
+		}
+		tr.CloseIdleConnections()
+		synctest.Wait()
+	})
+}

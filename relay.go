@@ -4,7 +4,6 @@ import (
 	"errors"
 
 	"github.com/cirqueproxy/cirque/internal/wire"
-	"github.com/cirqueproxy/cirque/message"
 	"github.com/cirqueproxy/cirque/reason"
 )
 
@@ -21,7 +20,7 @@ func (s *Session) relay() error {
 				}
 			}
 			// No flush delay: what there is goes on before we wait for more.
-			if err := s.down.Flush(); err != nil {
+			if err := s.flush(); err != nil {
 				return err
 			}
 		}
@@ -38,18 +37,16 @@ func (s *Session) relay() error {
 		if s.noBody() {
 			b = nil // hooks may have made some
 		}
-		var trailer *message.Header
 		if last {
-			trailer = &s.resp.Trailer
 			if err := s.runTrailer(); err != nil {
 				return err
 			}
 		}
 		s.sentBody += int64(len(b))
 		if last {
-			return s.down.WriteBody(b, true, trailer)
+			return s.writeLast(b)
 		}
-		if err := s.down.WriteLater(b); err != nil {
+		if err := s.writeLater(b); err != nil {
 			return err
 		}
 	}
@@ -60,7 +57,7 @@ func (s *Session) relay() error {
 func (s *Session) readPiece() (b []byte, last bool, err error) {
 	for {
 		flowing := s.duplex && s.body.flowing()
-		b, last, err = s.up.ReadBody()
+		b, last, err = s.readUpBody()
 		if err == nil || !flowing || !hasReason(err, reason.UpstreamReadTimeout) {
 			return b, last, err
 		}
@@ -68,9 +65,9 @@ func (s *Session) readPiece() (b []byte, last bool, err error) {
 }
 
 func (s *Session) responsePiece(b []byte, last bool) ([]byte, error) {
-	b, err := s.runBody(s.plan.upstreamResponseBody, b, last, false)
+	b, err := s.runBody(s.plan.upstreamResponseBody, b, last)
 	if err == nil {
-		b, err = s.runBody(s.plan.responseBody, b, last, false)
+		b, err = s.runBody(s.plan.responseBody, b, last)
 	}
 	return b, err
 }
@@ -87,7 +84,7 @@ func (s *Session) spliceDown() (bool, error) {
 	if dst == nil || err != nil {
 		return false, err
 	}
-	taken, moved, err := wire.Splice(dst, src, first, n)
+	taken, moved, err := s.splice(dst, src, first, n)
 	s.up.EndRawIn(taken)
 	s.down.EndRawOut(moved)
 	s.attempt.Received += taken

@@ -13,6 +13,7 @@ import (
 
 	"github.com/cirqueproxy/cirque/internal/downstream"
 	"github.com/cirqueproxy/cirque/internal/h1"
+	"github.com/cirqueproxy/cirque/internal/trim"
 	"github.com/cirqueproxy/cirque/internal/tunnel"
 	"github.com/cirqueproxy/cirque/internal/wire"
 	"github.com/cirqueproxy/cirque/listen"
@@ -131,7 +132,7 @@ type Server struct {
 	sweep   *wire.Sweep
 	parker  *wire.Parker
 	clock   dateCache
-	trimmer trimmer
+	trimmer trim.Trimmer
 
 	requests, panics, accepted, refused atomic.Int64
 	ends                                [reason.Len]atomic.Int64 // of connections
@@ -347,11 +348,11 @@ func (h *handler) RefuseHead(d *downstream.H1, err *h1.Error) {
 // Parked implements downstream.Handler.
 func (h *handler) Parked(d *downstream.H1) {
 	d.User.(*conn).session = nil
-	h.trimmer.note()
+	h.trimmer.Note()
 }
 
 // ParkedH2 implements downstream.Handler.
-func (h *handler) ParkedH2(*downstream.H2Conn) { h.trimmer.note() }
+func (h *handler) ParkedH2(*downstream.H2Conn) { h.trimmer.Note() }
 
 // Ended implements downstream.Handler.
 func (h *handler) Ended(d *downstream.H1, r reason.Reason) { (*Server)(h).ended(d, r) }

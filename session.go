@@ -53,7 +53,8 @@ type Session struct {
 	dropped    bool   // Drop was called for the present interim response
 	noRetry    bool
 	own        own  // what the session set for itself alone
-	upward     bool // a RequestBody hook runs; under turn where that is held
+	upward     bool // a RequestBody hook runs
+	answering  bool // an http.Handler answers
 	foreign    bool // resp holds what an origin sent
 	// failedByHook is set when an UpstreamResponse hook failed the attempt.
 	failedByHook bool
@@ -71,9 +72,11 @@ type Session struct {
 
 	body requestBody
 
-	// turn is held by the goroutine that runs a hook, while there are two.
-	turn   sync.Mutex
-	duplex bool // Owned by the session's goroutine: a second one exists.
+	// turn guards all of the above while shared is set; see turn.go.
+	turn     sync.Mutex
+	duplex   bool              // a pump exists
+	shared   bool              // it runs hooks
+	incoming *message.Response // what is read from the origin while shared
 }
 
 // phase is how far a session has come.
@@ -191,9 +194,10 @@ func (s *Session) Err() *Error { return s.lastErr }
 // Fields set before on s.Response() are sent; a Content-Type of text/plain is
 // added where none is. Called when there is a response already, it takes that
 // one's place, with new fields. It fails once the head has gone out: from the
-// body hooks of a response on only an error can end it, with a visible cut. It
-// fails in RequestBody hooks too, which end a request with an error (see
-// [Reject]): a response may already be on its way.
+// body hooks of a response on only an error can end it, with a visible cut. In a
+// RequestBody hook it works until the final head has come from the origin, which
+// may answer before it has the whole body; the error with which it fails then ends
+// the request in the same way.
 //
 // A response made in a hook of filter i passes the response hooks of the
 // filters before i.
@@ -210,8 +214,7 @@ func (s *Session) respond(status int, body []byte) error {
 	if status < 200 || status > 999 {
 		return &Error{Reason: reason.HookError, Err: errBadStatus}
 	}
-	if s.upward {
-		// A response may be coming at this very moment.
+	if s.upward && !s.mayAnswer() {
 		return &Error{Reason: reason.HookError, Err: errUpward}
 	}
 	if s.down.Started() {

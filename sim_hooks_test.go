@@ -198,12 +198,14 @@ func (s *sim) watchFilter(name string) cirque.Filter {
 			rec, exit := s.enter(x, "requestBody")
 			defer exit()
 			s.countLast(rec, "request", &rec.upLast, last)
+			s.look(x, rec)
 			return b, nil
 		},
 		ResponseBody: func(x *cirque.Session, b []byte, last bool) ([]byte, error) {
 			rec, exit := s.enter(x, "responseBody")
 			defer exit()
 			s.countLast(rec, "response", &rec.downLast, last)
+			s.look(x, rec)
 			return b, nil
 		},
 		Failed: func(x *cirque.Session, e *cirque.Error) error {
@@ -214,6 +216,17 @@ func (s *sim) watchFilter(name string) cirque.Filter {
 		},
 		Done: s.doneHook,
 	}
+}
+
+// look looks at all that a hook may, and changes what does no harm: the race
+// detector sees it where the other goroutine of the session does so too.
+func (s *sim) look(x *cirque.Session, rec *simSession) {
+	n := x.Snapshot()
+	if n.Attempt.Number != x.Attempts() || n.Status != x.Response().Status || rec.q != nil && n.Request.Header.Get("X-Sim-Id") != rec.id() {
+		s.failf("request %s: a hook sees attempt %d of %d, status %d of %d", rec.id(), n.Attempt.Number, x.Attempts(), n.Status, x.Response().Status)
+	}
+	x.Response().Header.Set("X-Sim-Seen", "yes")
+	x.Request().Header.Set("X-Sim-Seen", "yes")
 }
 
 func (s *sim) countLast(rec *simSession, what string, n *int, last bool) {
@@ -240,9 +253,12 @@ func (s *sim) chaosFilter() cirque.Filter {
 		}
 	}
 	body := func(phase string) cirque.BodyHook {
-		return func(x *cirque.Session, b []byte, _ bool) ([]byte, error) {
+		return func(x *cirque.Session, b []byte, last bool) ([]byte, error) {
 			rec, exit := s.enter(x, phase)
 			defer exit()
+			if !last && newSimRand(s.seed, "at the end", rec.id()).chance(50) {
+				return b, nil
+			}
 			return b, s.chaos(x, rec, phase)
 		}
 	}
@@ -285,7 +301,15 @@ func (s *sim) chaos(x *cirque.Session, rec *simSession, phase string) error {
 		}
 		return nil
 	case chaosRespond:
-		return x.Respond(200, "local "+rec.id()+"\n")
+		err := x.Respond(200, "local "+rec.id()+"\n")
+		var e *cirque.Error
+		switch {
+		case phase == "requestBody" && errors.As(err, &e):
+			s.tally.add("too late for a body hook to respond")
+		case phase == "requestBody":
+			s.tally.add("a body hook responded")
+		}
+		return err
 	case chaosReject:
 		return cirque.Reject(418, errChaos)
 	case chaosError:

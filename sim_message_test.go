@@ -184,6 +184,10 @@ func (s *sim) newReq(client, n int) *simReq {
 	if s.set.total > 0 && r.chance(30) {
 		q.chaos, q.phase = chaosSleep, oneOf(r, "forward", "connected", "upstreamRequest")
 	}
+	// A rand of its own: what the seeds of old decide stays.
+	if s.set.chaos > 0 && q.chaos == chaosNone && len(q.body) > 0 && newSimRand(s.seed, "answer", q.id).chance(5) {
+		q.chaos, q.phase = chaosRespond, "requestBody"
+	}
 	return q
 }
 

@@ -162,4 +162,5 @@ var simMust = []string{
 	"error body_timeout", "error body_too_large", "error total_timeout", "error peer_limit",
 	"error upstream_bad_head", "error upstream_truncated", "error upstream_read_timeout",
 	"error bad_request", "error refused", "retried", "reused", "replayed body", "buffered", "calm run",
+	"a body hook responded",
 }

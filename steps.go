@@ -10,7 +10,7 @@ import (
 	"github.com/cirqueproxy/cirque/reason"
 )
 
-var errUpward = errors.New("a RequestBody hook cannot respond: it ends a request with an error")
+var errUpward = errors.New("there is a response already: a RequestBody hook can end it only with an error")
 
 var errBegun = errors.New("the response has begun, another cannot take its place")
 
@@ -57,7 +57,7 @@ func (s *Session) panicked(v any) error {
 	if v == http.ErrAbortHandler {
 		// net/http's way to cut a response: it is no accident.
 		s.down.Abort()
-		return &Error{Reason: reason.HookError, Err: http.ErrAbortHandler}
+		return aborted()
 	}
 	e := &Error{Reason: reason.HookPanic, Err: fmt.Errorf("%v\n%s", v, debug.Stack())}
 	if s.server != nil {
@@ -65,6 +65,8 @@ func (s *Session) panicked(v any) error {
 	}
 	return e
 }
+
+func aborted() error { return &Error{Reason: reason.HookError, Err: http.ErrAbortHandler} }
 
 // request is the part of a session that needs no upstream.
 func (s *Session) request() error {
@@ -125,7 +127,7 @@ func (s *Session) runResponse() error {
 		if s.localFrom >= 0 && h.index >= s.localFrom {
 			continue
 		}
-		switch err := s.turned(h); {
+		switch err := s.ran(h.name, h.index, h.run(s)); {
 		case errors.Is(err, errResponded):
 			// Another response, which the remaining hooks, all of filters before
 			// this one, see.
@@ -138,32 +140,21 @@ func (s *Session) runResponse() error {
 	return replaced
 }
 
-// turned runs one hook while holding the session's turn.
-func (s *Session) turned(h *headHook) error {
-	if s.duplex {
-		s.turn.Lock()
-		defer s.turn.Unlock()
-	}
-	return s.ran(h.name, h.index, h.run(s))
-}
-
-// runBody passes a piece through the hooks of a body phase, of the request's
-// body if upward is set.
-func (s *Session) runBody(hooks []hook[BodyHook], b []byte, last, upward bool) ([]byte, error) {
-	if s.duplex {
-		s.turn.Lock()
-		defer s.turn.Unlock()
-	}
-	s.upward = upward
-	defer func() { s.upward = false }()
+// runBody passes a piece through the hooks of a body phase.
+func (s *Session) runBody(hooks []hook[BodyHook], b []byte, last bool) ([]byte, error) {
 	for i := range hooks {
 		h := &hooks[i]
 		if s.localFrom >= 0 && h.index >= s.localFrom {
 			continue
 		}
+		had := s.responded
 		var err error
 		b, err = h.run(s, b, last)
-		if err != nil {
+		switch {
+		case s.responded && !had:
+			s.localFrom = h.index
+			return nil, errResponded
+		case err != nil:
 			e := *toError(err, reason.HookError)
 			e.Hook = h.name
 			return nil, &e
@@ -192,7 +183,7 @@ func (s *Session) sendLocal() error {
 	}
 	if len(s.plan.responseBody) > 0 {
 		var err error
-		if body, err = s.runBody(s.plan.responseBody, body, true, false); err != nil {
+		if body, err = s.runBody(s.plan.responseBody, body, true); err != nil {
 			return err
 		}
 	}
@@ -225,7 +216,7 @@ func (s *Session) runTrailer() error {
 		if s.localFrom >= 0 && h.index >= s.localFrom {
 			continue
 		}
-		if err := s.turned(h); err != nil {
+		if err := s.ran(h.name, h.index, h.run(s)); err != nil {
 			return err
 		}
 	}

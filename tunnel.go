@@ -21,7 +21,8 @@ func (s *Session) switchProtocols() error {
 	cleanResponse(&s.resp, false)
 	s.phase = phaseResponse
 	for i := range s.plan.upstreamResponse {
-		if err := s.turned(&s.plan.upstreamResponse[i]); err != nil {
+		h := &s.plan.upstreamResponse[i]
+		if err := s.ran(h.name, h.index, h.run(s)); err != nil {
 			return err
 		}
 	}

@@ -15,7 +15,7 @@ const floors = `
 	# Floor 0: what knows nothing of HTTP messages. The checks of test builds
 	# are below the buffers, which use them.
 	internal/invariant < internal/buf;
-	internal/ascii, internal/buf, internal/memnet < FLOOR0;
+	internal/ascii, internal/buf, internal/memnet, internal/trim < FLOOR0;
 
 	# Beside them: certificates for the tests of every floor.
 	internal/testcert < FLOOR0;
@@ -25,8 +25,8 @@ const floors = `
 	# needs their values.
 	FLOOR0 < message, reason < FLOOR1;
 
-	# Floor 2: codecs, pure. What HTTP/2's streams may do stands on its frames.
-	FLOOR1 < internal/h1, internal/h2frame, internal/grpc < FLOOR2;
+	# Floor 2: codecs and rules, pure. What HTTP/2's streams may do stands on its frames.
+	FLOOR1 < internal/h1, internal/h2frame, internal/grpc, internal/hop < FLOOR2;
 	internal/h2frame < internal/h2stream < FLOOR2;
 
 	# Floor 3: the connection.
@@ -45,7 +45,7 @@ const floors = `
 	FLOOR5 < cirque < FLOOR6;
 
 	# Floor 7: what is built on the framework, side by side.
-	FLOOR6 < route, balance, accesslog, metrics, grpcweb, cirquetest, filewatch < FLOOR7;
+	FLOOR6 < route, balance, accesslog, metrics, grpcweb, cirquetest < FLOOR7;
 
 	# Floor 8: the configuration, and what shows a running server.
 	FLOOR7 < config, admin < FLOOR8;

@@ -58,6 +58,7 @@ type H1 struct {
 
 	// Owned by the goroutine that reads the request body; Ended is atomic.
 	in      h1io.Reader
+	trailer message.Header
 	unrated bool // a client that waits for a 100 is not slow: the rate counts from its first byte on
 
 	// Atomic.
@@ -335,6 +336,9 @@ func parseError(err error) *h1.Error {
 // begin resets what belongs to one exchange.
 func (c *H1) begin() {
 	c.req.Reset()
+	if c.trailer.Len() > 0 {
+		c.trailer.Reset()
+	}
 	c.meta = h1.RequestMeta{}
 	c.requests++
 	c.started, c.finished, c.aborted, c.lingering, c.head = false, false, false, false, false
@@ -355,7 +359,7 @@ func (c *H1) accept() {
 	}
 	c.expect = c.meta.Expect100 && c.meta.Framing != h1.None
 	c.upgrading = c.meta.UpgradeWanted || c.req.Method() == "CONNECT"
-	c.in.Start(c.wc, c.meta.Framing, c.req.Length(), &c.req.Trailer)
+	c.in.Start(c.wc, c.meta.Framing, c.req.Length(), &c.trailer)
 	c.unrated = c.expect
 	if c.expect {
 		c.wc.SetMinRate(0, 0)

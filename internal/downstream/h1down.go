@@ -25,6 +25,9 @@ func (c *H1) BodyReady() bool { return c.in.Ready() }
 // BodyEnded implements exchange.Down.
 func (c *H1) BodyEnded() bool { return c.in.Ended() }
 
+// Trailer implements exchange.Down.
+func (c *H1) Trailer() *message.Header { return &c.trailer }
+
 // ReadBody implements exchange.Down.
 func (c *H1) ReadBody() ([]byte, bool, error) {
 	b, last, err := c.in.Next()

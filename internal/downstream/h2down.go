@@ -29,6 +29,8 @@ type H2 struct {
 	finished bool   // the response was written to its end
 	aborted  bool
 
+	trailer message.Header // Owned by the goroutine that reads the body.
+
 	mu      sync.Mutex
 	watcher exchange.Canceler // Guarded by mu.
 	cancel  error             // Guarded by mu: what ends all waits of the session.
@@ -42,9 +44,10 @@ func (d *H2) begin(c *H2Conn, st *h2.Stream) {
 	d.beginConnect()
 	d.expect = st.Req.Header.HasID(message.IDExpect) && st.Req.Length() != 0
 	d.cancel = nil
-	st.SetReadTimeout(c.cfg.BodyTimeout)
-	st.SetWriteTimeout(c.cfg.WriteTimeout)
-	st.SetMinRate(c.cfg.MinRate, c.cfg.MinRate, c.cfg.MinRateGrace)
+	if d.trailer.Len() > 0 {
+		d.trailer.Reset()
+	}
+	d.SetBounds(c.cfg.Bounds, true, true)
 }
 
 // SetBounds gives the request bounds of its own, which hold for waits that begin
@@ -95,12 +98,15 @@ func (d *H2) ReadBody() ([]byte, bool, error) {
 	if d.connect {
 		return nil, true, nil
 	}
-	b, last, err := d.st.ReadBody(&d.st.Req.Trailer)
+	b, last, err := d.st.ReadBody(&d.trailer)
 	if err != nil {
 		return nil, false, d.bodyError(err)
 	}
 	return b, last, nil
 }
+
+// Trailer implements exchange.Down.
+func (d *H2) Trailer() *message.Header { return &d.trailer }
 
 // bodyError gives a failed read of the request body its reason.
 func (d *H2) bodyError(err error) error {

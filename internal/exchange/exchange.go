@@ -13,16 +13,18 @@ import (
 )
 
 // Down faces the client: one request and its response. Its methods belong to
-// the session's goroutine, but for ReadBody, BeginRawIn and EndRawIn, which
+// the session's goroutine, but for ReadBody, Trailer, BeginRawIn and EndRawIn, which
 // belong to the goroutine that moves the request body.
 type Down interface {
 	// Request returns the request; it is valid until the exchange ends.
 	Request() *message.Request
 
 	// ReadBody returns the next piece of the request body, borrowed until the
-	// next call. With last the body has ended (the piece may hold bytes) and
-	// Request().Trailer is filled.
+	// next call. With last the body has ended (the piece may hold bytes).
 	ReadBody() (b []byte, last bool, err error)
+	// Trailer returns the fields behind the body, when ReadBody has said last. It
+	// does not touch Request().Trailer, which others may be looking at.
+	Trailer() *message.Header
 	// BodyReady reports whether ReadBody would answer without waiting.
 	BodyReady() bool
 	// BodyEnded reports whether the whole request body was read. It may be

@@ -33,6 +33,8 @@ type H2 struct {
 
 	// Owned by the exchange.
 	firstByte, read time.Duration
+	begun           bool   // Send was called
+	received        bool   // the final head was read
 	head            bool   // the request is a HEAD
 	protocol        string // that an extended CONNECT asks for, or ""
 	accept          string // what the client wants to hear of its key
@@ -63,8 +65,14 @@ func (u *H2) Facts(make func(net.Conn) any) any {
 // SetTimeouts implements exchange.Up.
 func (u *H2) SetTimeouts(firstByte, read, write time.Duration) {
 	u.firstByte, u.read = firstByte, read
-	u.st.SetReadTimeout(firstByte)
-	u.st.SetWriteTimeout(write)
+	if u.received {
+		u.st.SetReadTimeout(read)
+	} else {
+		u.st.SetReadTimeout(firstByte)
+	}
+	if !u.begun {
+		u.st.SetWriteTimeout(write)
+	}
 }
 
 // Reused implements exchange.Up.
@@ -88,7 +96,7 @@ func (u *H2) Send(req *message.Request, body []byte, last bool) error {
 	} else {
 		req.SetScheme("http")
 	}
-	u.head = req.Method() == "HEAD"
+	u.begun, u.head = true, req.Method() == "HEAD"
 	if u.upgrades(req) {
 		return u.sendConnect(req)
 	}
@@ -149,6 +157,7 @@ func (u *H2) ReadHead(resp *message.Response) error {
 		return u.ended(err, reason.UpstreamClosed)
 	}
 	if resp.Status >= 200 {
+		u.received = true
 		u.st.SetReadTimeout(u.read)
 	}
 	if u.protocol != "" && resp.Status >= 200 && resp.Status < 300 {
