@@ -78,7 +78,7 @@ func (c *Conn) parkNow() (bool, error) {
 	c.dismissLocked(len(c.workers))
 	c.freeList, c.waiting, c.workers = nil, nil, nil
 	c.mu.Unlock()
-	c.block.b, c.head.cookie = nil, nil
+	c.block.b, c.head.cookie, c.head.h = nil, nil, nil // which holds the last Stream, and all of its user
 	if k.Parked != nil {
 		k.Parked()
 	}

@@ -24,6 +24,7 @@ type parkBed struct {
 	parked chan struct{}
 	ended  chan error
 	parker *wire.Parker
+	user   func(*Stream) // sees each stream before it is served
 }
 
 func newParkBed(t *testing.T, idle time.Duration) *parkBed {
@@ -46,13 +47,20 @@ func newParkBed(t *testing.T, idle time.Duration) *parkBed {
 		t.Fatal(err)
 	}
 	cfg := *testConfig
-	cfg.Handler = handlerFunc(echo)
+	p := &parkBed{}
+	cfg.Handler = handlerFunc(func(st *Stream) {
+		if p.user != nil {
+			p.user(st)
+		}
+		echo(st)
+	})
 	cfg.StreamWindow, cfg.ConnWindow, cfg.MaxWindow = 64<<10, 256<<10, 1<<20
 	cfg.Windows = NewWindowBudget(8 << 20)
 	cfg.HeadTimeout, cfg.IdleTimeout, cfg.WriteTimeout = 10*time.Second, idle, 10*time.Second
 	sweep := wire.NewSweep(2 * time.Millisecond)
 	_, unused := memnet.Pipe()
-	p := &parkBed{bed: newBed(t, unused), nc: far, parker: parker, parked: make(chan struct{}, 100), ended: make(chan error, 1)}
+	p.bed, p.nc, p.parker = newBed(t, unused), far, parker
+	p.parked, p.ended = make(chan struct{}, 100), make(chan error, 1)
 	p.fr = http2.NewFramer(far, far)
 	p.fr.ReadMetaHeaders = newBed(t, unused).fr.ReadMetaHeaders
 	p.conn = New(wire.New(near, sweep), sweep, &cfg, h2frame.Server)
@@ -169,4 +177,29 @@ func TestParked(t *testing.T) {
 		p.nc.Close()
 		<-p.ended
 	})
+}
+
+// TestParkedMemory: what a parked connection holds is little, and nothing of the
+// requests that it served.
+func TestParkedMemory(t *testing.T) {
+	p := newParkBed(t, time.Minute)
+	gone := make(chan struct{})
+	p.user = func(st *Stream) {
+		session := new([1 << 10]byte)
+		runtime.AddCleanup(session, func(struct{}) { close(gone) }, struct{}{})
+		st.User = session
+	}
+	p.get(1)
+	p.frame()
+	p.frame()
+	<-p.parked
+	for {
+		runtime.GC()
+		select {
+		case <-gone:
+			return
+		default: // the test's time limit ends this
+			runtime.Gosched()
+		}
+	}
 }
