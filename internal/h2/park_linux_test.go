@@ -7,6 +7,7 @@ import (
 	"net"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,7 +25,7 @@ type parkBed struct {
 	parked chan struct{}
 	ended  chan error
 	parker *wire.Parker
-	user   func(*Stream) // sees each stream before it is served
+	user   atomic.Pointer[func(*Stream)] // sees each stream before it is served
 }
 
 func newParkBed(t *testing.T, idle time.Duration) *parkBed {
@@ -49,8 +50,8 @@ func newParkBed(t *testing.T, idle time.Duration) *parkBed {
 	cfg := *testConfig
 	p := &parkBed{}
 	cfg.Handler = handlerFunc(func(st *Stream) {
-		if p.user != nil {
-			p.user(st)
+		if f := p.user.Load(); f != nil {
+			(*f)(st)
 		}
 		echo(st)
 	})
@@ -184,11 +185,12 @@ func TestParked(t *testing.T) {
 func TestParkedMemory(t *testing.T) {
 	p := newParkBed(t, time.Minute)
 	gone := make(chan struct{})
-	p.user = func(st *Stream) {
+	user := func(st *Stream) {
 		session := new([1 << 10]byte)
 		runtime.AddCleanup(session, func(struct{}) { close(gone) }, struct{}{})
 		st.User = session
 	}
+	p.user.Store(&user)
 	p.get(1)
 	p.frame()
 	p.frame()
