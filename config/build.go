@@ -232,6 +232,7 @@ func (u *Upstream) peer(p *Peer, t *cirque.PeerTLS) *cirque.Peer {
 	out := &cirque.Peer{
 		Addr:            p.Address,
 		TLS:             t,
+		HTTP2:           u.HTTP2.framework(),
 		Protocol:        protocols[u.Protocol],
 		Timeouts:        u.Timeouts.framework(),
 		MaxConns:        counted(u.MaxConnections),

@@ -82,6 +82,7 @@ func TestBuildEverything(t *testing.T) {
 	diff(t, "weights", []int{1, 3, 0}, []int{m[0].Weight, m[1].Weight, m[2].Weight})
 	diff(t, "peer", &cirque.Peer{
 		Addr: "[::1]:80", Protocol: cirque.ProtocolHTTP2,
+		HTTP2:    cirque.HTTP2{MaxStreams: 51, StreamWindow: 2 << 20, ConnWindow: 3 << 20, MaxWindow: 17 << 20, PingEvery: 7 * time.Second, PingTimeout: -1},
 		Timeouts: cirque.Timeouts{Connect: time.Second, TLSHandshake: 2 * time.Second, ConnectTotal: 3 * time.Second, FirstByte: -1, Read: -1, Write: -1, Tunnel: time.Minute, Idle: -time.Second},
 		MaxConns: 10, MaxQueue: -1, QueueTimeout: -1, MaxRequests: 100, MaxAge: time.Hour, MaxHeadBytes: 1 << 20, AcceptBadLength: true,
 	}, m[1].Peer)
@@ -106,7 +107,10 @@ func TestBuildDefaults(t *testing.T) {
 		Forwarding: cirque.Forwarding{RequestID: "X-Request-Id"},
 	}, b.Proxies[0])
 	diff(t, "peer", &cirque.Peer{
-		Addr: "localhost:9000", MaxQueue: 1024, MaxHeadBytes: 64 << 10,
+		Addr: "localhost:9000", HTTP2: cirque.HTTP2{
+			MaxStreams: 100, StreamWindow: 64 << 10, ConnWindow: 256 << 10, MaxWindow: 4 << 20, PingEvery: 30 * time.Second, PingTimeout: 5 * time.Second,
+		},
+		MaxQueue: 1024, MaxHeadBytes: 64 << 10,
 		Timeouts: cirque.Timeouts{Connect: 5 * time.Second, TLSHandshake: 10 * time.Second, ConnectTotal: -1, FirstByte: time.Minute, Read: time.Minute, Write: time.Minute, Tunnel: time.Hour, Idle: time.Minute},
 	}, b.Groups["web"].Members()[0].Peer)
 	diff(t, "pool", &cirque.Transport{MaxIdleConns: 4096}, b.Transport)

@@ -105,6 +105,7 @@ func (r *reader) check() {
 	}
 	for _, u := range r.cfg.Upstreams {
 		r.checkPeers(u)
+		r.checkHTTP2("upstreams."+u.Name+".http2", &u.HTTP2, u)
 		r.checkPreconnect(u)
 		r.checkUpstreamTLS(u)
 	}

@@ -13,7 +13,8 @@ type HTTP2 struct {
 	PingEvery, PingTimeout                    time.Duration
 }
 
-var http2Kind = object(
+// http2Keys are those that listeners and upstreams have in common.
+var http2Keys = []key[HTTP2]{
 	at("max_streams", count(1, maxCount, noOff), func(h *HTTP2) *int { return &h.MaxStreams }, "100",
 		"The requests that run at a time on one connection. The other end may want fewer."),
 	at("stream_window", size(noOff), func(h *HTTP2) *int64 { return &h.StreamWindow }, "64KiB",
@@ -22,13 +23,17 @@ var http2Kind = object(
 		"The same for all streams of a connection together. At least 64KiB."),
 	at("max_window", size(noOff), func(h *HTTP2) *int64 { return &h.MaxWindow }, "4MiB",
 		"What the window of a stream grows to; that of a connection grows to twice as much."),
-	at("max_cookies", count(1, maxCount, noOff), func(h *HTTP2) *int { return &h.MaxCookies }, "512",
-		"The cookie fields of a head, which HTTP/2 may send one by one. They do not count as fields, but as bytes of the head."),
 	at("ping_every", duration(orOff), func(h *HTTP2) *time.Duration { return &h.PingEvery }, "30s",
 		"How long nothing may have come, while there are requests, before the other end is asked whether it lives."),
 	at("ping_timeout", duration(orOff), func(h *HTTP2) *time.Duration { return &h.PingTimeout }, "5s",
 		"How long it may take to answer. After that the connection is closed."),
-)
+}
+
+var listenerHTTP2Kind = object(append(http2Keys,
+	at("max_cookies", count(1, maxCount, noOff), func(h *HTTP2) *int { return &h.MaxCookies }, "512",
+		"The cookie fields of a request, which HTTP/2 may send one by one. They do not count as fields, but as bytes of the head."))...)
+
+var upstreamHTTP2Kind = object(http2Keys...)
 
 func (h *HTTP2) framework() cirque.HTTP2 {
 	return cirque.HTTP2{

@@ -35,7 +35,7 @@ var listenerKind = object(
 		"Serve HTTPS.").unset("plain HTTP"),
 	at("h2c", boolean, func(l *Listener) *bool { return &l.H2C }, "false",
 		"Also take HTTP/2 without TLS, on the same port as HTTP/1.1, from clients that know beforehand that it is spoken. With tls the handshake settles it; see tls.protocols."),
-	at("http2", http2Kind, func(l *Listener) *HTTP2 { return &l.HTTP2 }, "",
+	at("http2", listenerHTTP2Kind, func(l *Listener) *HTTP2 { return &l.HTTP2 }, "",
 		"How much the connections of HTTP/2 clients may use, besides timeouts and limits."),
 	at("timeouts", object(
 		at("head", duration(orOff), func(t *ListenerTimeouts) *time.Duration { return &t.Head }, "10s",
@@ -230,6 +230,8 @@ var upstreamKind = object(
 		"Speak TLS to the peers. {} verifies them by the system's CAs and the host in their addresses.").unset("plain"),
 	at("protocol", oneOf("auto", "http1", "http2", "h2c"), func(u *Upstream) *string { return &u.Protocol }, "auto",
 		"What is spoken: auto lets the handshake decide with TLS, and is HTTP/1 without; http2 is HTTP/2 with TLS, h2c without."),
+	at("http2", upstreamHTTP2Kind, func(u *Upstream) *HTTP2 { return &u.HTTP2 }, "",
+		"How much a connection of HTTP/2 to a peer may use. A request that finds max_streams of them on one goes to another."),
 	at("timeouts", object(append(
 		lift(func(t *UpstreamTimeouts) *Timeouts { return &t.Timeouts }, timeoutKeys(true)),
 		at("idle", duration(noOff), func(t *UpstreamTimeouts) *time.Duration { return &t.Idle }, "60s",

@@ -23,7 +23,7 @@ func TestBuildTLS(t *testing.T) {
 	in, _, _ := strings.Cut(string(data), "----\n")
 	b := build(t, in)
 	web, local := b.Servers[0].TLS, b.Servers[1].TLS
-	if n := len(web.Certificates.All()); n != 2 || !web.RefuseUnknownNames || web.HandshakeTimeout != 5*time.Second || web.NoTickets || web.Tickets.File() != "testdata/tls/secret" {
+	if n := len(web.Certificates.All()); n != 2 || !web.RefuseUnknownNames || web.HandshakeTimeout != 5*time.Second || web.NoTickets || web.Tickets.Files()[0] != "testdata/tls/secret" {
 		t.Errorf("the listener has %d certificates and %+v", n, web)
 	}
 	policy := func(what string, p listen.Policy, min uint16, auth listen.ClientAuth) {

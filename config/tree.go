@@ -138,6 +138,7 @@ type Upstream struct {
 	Peers           []*Peer
 	TLS             *UpstreamTLS // nil: plain
 	Protocol        string
+	HTTP2           HTTP2
 	Timeouts        UpstreamTimeouts
 	KeepAlive       bool
 	Preconnect      int

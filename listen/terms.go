@@ -182,9 +182,6 @@ func (c *CAs) Reload() (changed bool, err error) {
 	return true, nil
 }
 
-// File returns the file that Reload reads, or "".
-func (c *CAs) File() string { return c.file }
-
 // Certificates returns the authorities. They must not be changed.
 func (c *CAs) Certificates() []*x509.Certificate { return c.made.Load().certs }
 

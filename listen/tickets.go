@@ -103,9 +103,6 @@ func (t *Tickets) Reload() (changed bool, err error) {
 	return true, nil
 }
 
-// File returns the file that Reload reads, or "".
-func (t *Tickets) File() string { return t.file }
-
 // at returns the keys that hold at a time. They are the same value as long as
 // they do.
 func (t *Tickets) at(now time.Time) *ticketKeys {

@@ -72,6 +72,7 @@ func run(cmd *cobra.Command, file string, grace time.Duration) error {
 	defer stop()
 	defer b.Transport.Close()
 	defer keepReady(b)()
+	defer followFiles(b, logger)()
 	// The sockets take connections since they were bound. Who reads of it in the
 	// log finds /readyz ready.
 	w.phase.Store(serving)

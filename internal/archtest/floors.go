@@ -45,7 +45,7 @@ const floors = `
 	FLOOR5 < cirque < FLOOR6;
 
 	# Floor 7: what is built on the framework, side by side.
-	FLOOR6 < route, balance, accesslog, metrics, grpcweb, cirquetest < FLOOR7;
+	FLOOR6 < route, balance, accesslog, metrics, grpcweb, cirquetest, filewatch < FLOOR7;
 
 	# Floor 8: the configuration, and what shows a running server.
 	FLOOR7 < config, admin < FLOOR8;

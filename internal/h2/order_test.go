@@ -58,6 +58,7 @@ func TestOrder(t *testing.T) {
 				for i := range tc.priorities {
 					b.must(b.fr.WriteWindowUpdate(uint32(101+2*i), tc.window))
 				}
+				synctest.Wait() // all of them want to send
 				got := ""
 				for range len(tc.want) {
 					b.must(b.fr.WriteWindowUpdate(0, 10))

@@ -69,9 +69,18 @@ func (c *Conn) parkNow() (bool, error) {
 	}
 	// Interruptions by others follow upon c.err, so that none of them is lost here.
 	c.wc.ClearInterrupt()
+	c.mu.Unlock()
+	// Of what TLS has read already no descriptor tells. It is in the buffer now.
+	if len(c.wc.Buffered()) > 0 || c.wc.Stray() != nil {
+		return false, nil
+	}
+	c.mu.Lock()
 	p := k.Parker
-	if p == nil || !c.restsLocked() || len(c.wc.Buffered()) > 0 {
-		c.mu.Unlock()
+	if c.err != nil || p == nil || !c.restsLocked() {
+		defer c.mu.Unlock()
+		if c.err != nil {
+			return false, c.err
+		}
 		return false, nil
 	}
 	k.parked, k.wanted = true, false

@@ -1,6 +1,7 @@
 package h2
 
 import (
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/cirqueproxy/cirque/internal/h2frame"
 	"github.com/cirqueproxy/cirque/internal/memnet"
+	"github.com/cirqueproxy/cirque/internal/testcert"
 	"github.com/cirqueproxy/cirque/internal/wire"
 )
 
@@ -28,7 +30,7 @@ type parkBed struct {
 	user   atomic.Pointer[func(*Stream)] // sees each stream before it is served
 }
 
-func newParkBed(t *testing.T, idle time.Duration) *parkBed {
+func newParkBed(t *testing.T, idle time.Duration, secure ...*testcert.Cert) *parkBed {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -42,6 +44,17 @@ func newParkBed(t *testing.T, idle time.Duration) *parkBed {
 	near, err := l.Accept()
 	if err != nil {
 		t.Fatal(err)
+	}
+	if len(secure) > 0 {
+		sock := wire.NewSock(near)
+		tc := tls.Server(sock, &tls.Config{Certificates: []tls.Certificate{*secure[0].TLS()}})
+		far = tls.Client(far, &tls.Config{InsecureSkipVerify: true})
+		shaken := make(chan error, 1)
+		go func() { shaken <- far.(*tls.Conn).Handshake() }()
+		if err := errors.Join(sock.Handshake(t.Context(), tc), <-shaken); err != nil {
+			t.Fatal(err)
+		}
+		near = tc
 	}
 	parker, err := wire.NewParker()
 	if err != nil {
@@ -96,8 +109,7 @@ func readers() int {
 // TestParked: an idle connection has no goroutine, serves the next request, and ends
 // in each way that an idle one may end.
 func TestParked(t *testing.T) {
-	t.Run("requests", func(t *testing.T) {
-		p := newParkBed(t, time.Minute)
+	requests := func(t *testing.T, p *parkBed) {
 		for i := range 20 {
 			for readers() > 0 { // it has said that it will
 				runtime.Gosched()
@@ -115,6 +127,10 @@ func TestParked(t *testing.T) {
 		p.must(p.fr.WritePing(false, [8]byte{}))
 		p.want("PING ACK")
 		<-p.parked
+	}
+	t.Run("requests", func(t *testing.T) { requests(t, newParkBed(t, time.Minute)) })
+	t.Run("requests over TLS", func(t *testing.T) {
+		requests(t, newParkBed(t, time.Minute, testcert.NewCA(t, "ca").Server("a.example")))
 	})
 	t.Run("idle timeout", func(t *testing.T) {
 		p := newParkBed(t, 100*time.Millisecond)

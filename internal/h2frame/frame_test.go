@@ -176,6 +176,11 @@ func TestParseControl(t *testing.T) {
 	if prio != (PriorityParam{1, false, 255}) {
 		t.Errorf("priority %+v", prio)
 	}
+	prio, err = ParsePriority(Header{5, TypePriority, 0, 3}, []byte("\x7f\xff\xff\xff\x00"))
+	want(t, err, "")
+	if prio != (PriorityParam{MaxStreamID, false, 0}) {
+		t.Errorf("priority %+v", prio)
+	}
 	_, err = ParsePriority(Header{5, TypePriority, 0, 3}, []byte("\x80\x00\x00\x03\xff"))
 	want(t, err, "stream 3: PROTOCOL_ERROR") // RFC 7540, section 5.3.1
 
@@ -238,6 +243,7 @@ func TestSettings(t *testing.T) {
 		{"streams", Client, SettingMaxConcurrentStreams, 0, ""},
 		{"list", Client, SettingMaxHeaderListSize, math.MaxUint32, ""},
 		{"unknown", Client, 0xbad, math.MaxUint32, ""},
+		{"0xa, behind the last row", Client, 0xa, math.MaxUint32, ""},
 		{"0x7, which is nobody's", Client, 0x7, math.MaxUint32, ""},
 		// RFC 8441, section 3.
 		{"connect 1", Server, SettingEnableConnect, 1, ""},
@@ -255,6 +261,28 @@ func TestSettings(t *testing.T) {
 				t.Errorf("an error changed %+v", s)
 			}
 		})
+	}
+}
+
+func TestSettingsApply(t *testing.T) {
+	s := DefaultSettings()
+	if want := (Settings{4096, math.MaxUint32, 65535, 16384, math.MaxUint32, true, false, false}); s != want {
+		t.Errorf("before all SETTINGS: %+v", s) // RFC 9113, section 6.5.2
+	}
+	for id, v := range map[SettingID]uint32{
+		SettingHeaderTableSize: 1, SettingMaxConcurrentStreams: 2, SettingInitialWindowSize: 3, SettingMaxFrameSize: 1 << 15,
+		SettingMaxHeaderListSize: 4, SettingEnablePush: 0, SettingEnableConnect: 1, SettingNoPriorities: 1, 0xee: 5,
+	} {
+		want(t, s.Apply(Server, id, v), "")
+	}
+	if want := (Settings{1, 2, 3, 1 << 15, 4, false, true, true}); s != want {
+		t.Errorf("all set: %+v", s)
+	}
+	want(t, s.Apply(Server, SettingEnableConnect, 1), "") // RFC 8441, section 3: the same again
+	want(t, s.Apply(Client, SettingEnablePush, 1), "")
+	want(t, s.Apply(Client, SettingNoPriorities, 0), "")
+	if !s.EnablePush || s.NoPriorities {
+		t.Errorf("set back: %+v", s)
 	}
 }
 

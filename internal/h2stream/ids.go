@@ -138,7 +138,6 @@ func (ids *IDs) Recv(id uint32, t h2frame.Type) Verdict {
 	standing := ids.Standing(id)
 	if ids.gone && id > ids.goAway && (standing == StandingNew || standing == StandingClosed) {
 		// RFC 9113, section 6.8: frames above the last stream are ignored.
-		ids.highest = max(ids.highest, id)
 		return Ignore
 	}
 	switch standing {

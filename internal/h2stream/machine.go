@@ -97,15 +97,6 @@ func (m *Machine) End() End { return m.end }
 // HEADERS frame is trailers.
 func (m *Machine) HeadReceived() bool { return m.recv >= halfBody }
 
-// HeadSent reports whether our final head went out.
-func (m *Machine) HeadSent() bool { return m.send >= halfBody }
-
-// RecvEnded reports whether the peer ended its direction with END_STREAM.
-func (m *Machine) RecvEnded() bool { return m.recv == halfEnded }
-
-// SendEnded reports whether we ended our direction with END_STREAM.
-func (m *Machine) SendEnded() bool { return m.send == halfEnded }
-
 // Tunnel tells that the stream carries a tunnel now: CONNECT was answered with
 // success.
 //

@@ -124,12 +124,12 @@ func TestMachineTells(t *testing.T) {
 	m := NewMachine(h2frame.Client)
 	m.SendHeaders(false, false)
 	m.RecvHeaders(true, false)
-	if !m.HeadSent() || m.HeadReceived() || m.SendEnded() || m.RecvEnded() || m.End() != EndNone {
+	if m.HeadReceived() || m.End() != EndNone {
 		t.Errorf("after an interim head: %+v", m)
 	}
 	m.RecvHeaders(false, false)
 	m.SendData(true)
-	if !m.HeadReceived() || !m.SendEnded() || m.RecvEnded() {
+	if !m.HeadReceived() || m.State() != HalfClosedLocal {
 		t.Errorf("after the head: %+v", m)
 	}
 	m.Abandon()

@@ -50,8 +50,17 @@ func TestParsePriority(t *testing.T) {
 		{"u=1, a=:_:", Priority{3, false}},
 		{`u=1, a=%"%C3"`, Priority{3, false}},
 		{`u=1, a=%x`, Priority{3, false}},
+		{`u=1, a=%, i`, Priority{3, false}},
 		{"u=1, a=@1.5", Priority{3, false}},
 		{"u=1;A=1", Priority{3, false}},
+		{"u=1, a=123456789012345, b=123456789012.123, c=-1.5, d=%\"%af%09\", e=\" ~\"", Priority{1, false}},
+		{"u=1, a=1234567890123.1", Priority{3, false}},
+		{"u=1, a=1.", Priority{3, false}},
+		{"u=1, a=-.5", Priority{3, false}},
+		{"u=1, a=%\"%g0\"", Priority{3, false}},
+		{"u=1, a=%\"%0`\"", Priority{3, false}},
+		{"u=1, a=%\"\x7f\"", Priority{3, false}},
+		{"u=1, a=\"\x1f\"", Priority{3, false}},
 		{"u=1, \xff", Priority{3, false}},
 	}
 	for _, tt := range tests {
@@ -91,7 +100,7 @@ func TestRank(t *testing.T) {
 	if !slices.Equal(mixed, in) {
 		t.Errorf("order %+v", mixed)
 	}
-	if UnsaidPriority().Urgency != DefaultPriority().Urgency {
-		t.Error("who says nothing is not served like the others")
+	if u, d := UnsaidPriority(), DefaultPriority(); u != (Priority{3, true}) || d != (Priority{3, false}) {
+		t.Errorf("unsaid %+v, default %+v", u, d)
 	}
 }

@@ -14,10 +14,10 @@ import "time"
 type Tuner struct {
 	window, max int
 	sample      int64         // bytes since the PING
+	skip        int64         // bytes to come before the next PING
 	sentAt      time.Duration // of the PING
 	quietUntil  time.Duration // no PING before
 	pause       time.Duration // the last one
-	rtt         time.Duration // the shortest seen
 	sampling    bool
 }
 
@@ -33,17 +33,16 @@ const (
 // make larger than max.
 func NewTuner(window, max int) Tuner { return Tuner{window: window, max: max} }
 
-// Window returns the window to aim for.
-func (t *Tuner) Window() int { return t.window }
-
-// RTT returns the shortest round trip that was seen, 0 if none was.
-func (t *Tuner) RTT() time.Duration { return t.rtt }
-
 // Recv tells that n bytes of DATA came at the time now, and returns whether a PING
-// is to be sent, whose answer goes to Acked.
+// is to be sent, whose answer goes to Acked. A clock that is late does no harm but
+// for longer pauses: windows that grow wait for bytes, not for time.
 func (t *Tuner) Recv(now time.Duration, n int) (ping bool) {
 	if t.sampling && now-t.sentAt < tunerPatience {
 		t.sample += int64(n)
+		return false
+	}
+	if t.skip > 0 {
+		t.skip -= int64(n)
 		return false
 	}
 	if t.window >= t.max || now < t.quietUntil {
@@ -60,17 +59,14 @@ func (t *Tuner) Acked(now time.Duration) (window int) {
 		return t.window
 	}
 	t.sampling = false
-	rtt := now - t.sentAt
-	if t.rtt == 0 || rtt < t.rtt {
-		t.rtt = rtt
-	}
 	if t.sample*3 <= int64(t.window)*2 {
-		t.pause = min(max(2*t.pause, rtt), tunerPause)
+		t.pause = min(max(2*t.pause, now-t.sentAt), tunerPause)
 		t.quietUntil = now + t.pause
 		return t.window
 	}
-	// What the peer sends in the next round trip is still by the smaller window.
-	t.window, t.pause, t.quietUntil = min(2*t.window, t.max), 0, now+rtt
+	// What comes next was still sent by the smaller window.
+	t.skip, t.pause = int64(t.window), 0
+	t.window = min(2*t.window, t.max)
 	return t.window
 }
 

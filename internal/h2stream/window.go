@@ -23,9 +23,6 @@ func (w *SendWindow) Take(max int) int {
 	return n
 }
 
-// Give gives credit back that was taken and not used.
-func (w *SendWindow) Give(n int) { w.credit += int64(n) }
-
 // Add takes the increment of a WINDOW_UPDATE frame. (For the connection's window
 // the verdict's Err(0) is the error.)
 //
@@ -80,9 +77,9 @@ func (w *RecvWindow) Credit() int { return int(w.credit) }
 // Err(0) is the error.
 //
 // RFC 9113, section 6.9.1: a receiver may end the stream or connection of a peer
-// that sends more than it may.
+// that sends more than it may. An empty frame needs no credit.
 func (w *RecvWindow) Recv(n int) Verdict {
-	if int64(n) > w.credit {
+	if n > 0 && int64(n) > w.credit {
 		return StreamWindowExceeded
 	}
 	w.credit -= int64(n)
