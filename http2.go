@@ -13,11 +13,11 @@ type HTTP2 struct {
 	// counts too.
 	MaxStreams int
 	// StreamWindow is how many bytes of a body the other end may send unread on one
-	// stream at first: 64 KiB. It grows with the round trip, up to MaxWindow.
+	// stream at first: 256 KiB. It grows with the round trip, up to MaxWindow.
 	StreamWindow int
-	// ConnWindow is the same for all streams of a connection: 256 KiB.
+	// ConnWindow is the same for all streams of a connection: 512 KiB.
 	ConnWindow int
-	// MaxWindow bounds what a stream's window grows to: 4 MiB. A connection's
+	// MaxWindow bounds what a stream's window grows to: 8 MiB. A connection's
 	// grows to twice that.
 	MaxWindow int
 	// MaxCookies bounds the cookie fields of a request, which come one by one:
@@ -38,8 +38,8 @@ var windowBudget = h2.NewWindowBudget(256 << 20)
 func (h HTTP2) defaults() h2.Config {
 	return h2.Config{
 		MaxStreams:   pick(h.MaxStreams, 100),
-		StreamWindow: pick(h.StreamWindow, 64<<10), ConnWindow: pick(h.ConnWindow, 256<<10),
-		MaxWindow: pick(h.MaxWindow, 4<<20), Windows: windowBudget,
+		StreamWindow: pick(h.StreamWindow, 256<<10), ConnWindow: pick(h.ConnWindow, 512<<10),
+		MaxWindow: pick(h.MaxWindow, 8<<20), Windows: windowBudget,
 		Crumbs:    pick(h.MaxCookies, 512),
 		PingEvery: pick(h.PingEvery, 30*time.Second), PingTimeout: pick(h.PingTimeout, 5*time.Second),
 	}

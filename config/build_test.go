@@ -97,7 +97,7 @@ func TestBuildDefaults(t *testing.T) {
 		Addr: ":80", ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 75 * time.Second, BodyTimeout: time.Minute, WriteTimeout: time.Minute,
 		ParkAfter: 5 * time.Second, MinBodyRate: 240, MaxHeaderBytes: 64 << 10, MaxFields: 100, MaxTargetBytes: 16 << 10, DrainBytes: 256 << 10, DrainTimeout: 2 * time.Second, TunnelDrain: 10 * time.Second,
 		HTTP2: cirque.HTTP2{
-			MaxStreams: 100, StreamWindow: 64 << 10, ConnWindow: 256 << 10, MaxWindow: 4 << 20, MaxCookies: 512,
+			MaxStreams: 100, StreamWindow: 256 << 10, ConnWindow: 512 << 10, MaxWindow: 8 << 20, MaxCookies: 512,
 			PingEvery: 30 * time.Second, PingTimeout: 5 * time.Second,
 		},
 	}, b.Servers[0].Server)
@@ -108,7 +108,7 @@ func TestBuildDefaults(t *testing.T) {
 	}, b.Proxies[0])
 	diff(t, "peer", &cirque.Peer{
 		Addr: "localhost:9000", HTTP2: cirque.HTTP2{
-			MaxStreams: 100, StreamWindow: 64 << 10, ConnWindow: 256 << 10, MaxWindow: 4 << 20, PingEvery: 30 * time.Second, PingTimeout: 5 * time.Second,
+			MaxStreams: 100, StreamWindow: 256 << 10, ConnWindow: 512 << 10, MaxWindow: 8 << 20, PingEvery: 30 * time.Second, PingTimeout: 5 * time.Second,
 		},
 		MaxQueue: 1024, MaxHeadBytes: 64 << 10,
 		Timeouts: cirque.Timeouts{Connect: 5 * time.Second, TLSHandshake: 10 * time.Second, ConnectTotal: -1, FirstByte: time.Minute, Read: time.Minute, Write: time.Minute, Tunnel: time.Hour, Idle: time.Minute},

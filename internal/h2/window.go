@@ -68,7 +68,7 @@ func (c *Conn) tuneLocked(st *Stream, n int) {
 	if !sampling && st.came <= int64(c.cfg.StreamWindow/2) {
 		return
 	}
-	if c.tune.tuner.Recv(c.sweep.Now(), n) {
+	if c.tune.tuner.Recv(c.sweep.NowExact(), n) {
 		c.sendPingLocked(pingTune)
 	}
 }

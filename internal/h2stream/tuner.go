@@ -6,7 +6,8 @@ import "time"
 // can send in one round trip, and no more. It measures round trips with PING
 // frames, and counts what came between a PING and its answer. When that fills more
 // than two thirds of the window, the window may be what limits the peer, and is
-// doubled.
+// made four times as large: each step takes two round trips, and a body of some
+// megabytes has no time for many.
 //
 // One sample runs at a time. A sample that changes nothing is followed by a pause,
 // each longer than the one before: TCP, which begins slowly, is soon asked again,
@@ -66,7 +67,7 @@ func (t *Tuner) Acked(now time.Duration) (window int) {
 	}
 	// What comes next was still sent by the smaller window.
 	t.skip, t.pause = int64(t.window), 0
-	t.window = min(2*t.window, t.max)
+	t.window = min(4*t.window, t.max)
 	return t.window
 }
 

@@ -53,12 +53,12 @@ func TestRecvWindow(t *testing.T) {
 
 func TestTuner(t *testing.T) {
 	const ms = time.Millisecond
-	tu := NewTuner(100, 350)
-	equal(t, "ping", tu.Recv(10*ms, 50), true)
-	equal(t, "one at a time", tu.Recv(15*ms, 17), false)
-	equal(t, "doubled", tu.Acked(20*ms), 200)
-	equal(t, "let the window arrive", tu.Recv(20*ms, 50), false)
-	equal(t, "let the window arrive", tu.Recv(20*ms, 50), false)
+	tu := NewTuner(50, 350)
+	equal(t, "ping", tu.Recv(10*ms, 20), true)
+	equal(t, "one at a time", tu.Recv(15*ms, 14), false)
+	equal(t, "four times", tu.Acked(20*ms), 200)
+	equal(t, "let the window arrive", tu.Recv(20*ms, 25), false)
+	equal(t, "let the window arrive", tu.Recv(20*ms, 25), false)
 	now := 30 * ms
 	for _, pause := range []time.Duration{30 * ms, 60 * ms, 120 * ms, 240 * ms, 480 * ms, 960 * ms, time.Second, time.Second} {
 		equal(t, "ping", tu.Recv(now, 133), true)
