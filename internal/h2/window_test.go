@@ -59,8 +59,8 @@ func (u *uploader) run(d time.Duration) {
 // process; they shrink again when it is nearly used up, and what they had counts until
 // the other end has used it.
 func TestWindowsGrowUnderBudget(t *testing.T) {
-	budget := NewWindowBudget(8 << 20)
-	change := func(cfg *Config) { cfg.Windows = budget }
+	budget := NewWindowBudget(1 << 20)
+	change := func(cfg *Config) { cfg.Windows, cfg.MaxWindow = budget, 256<<10 }
 	withServer(t, sink, change, func(b *bed) {
 		b.hello()
 		b.headers(1, false, getLines...)
@@ -69,19 +69,19 @@ func TestWindowsGrowUnderBudget(t *testing.T) {
 		b.far.SetBuffer(16 << 20)
 		u := &uploader{b: b, conn: 256 << 10, stream: 64 << 10}
 		u.run(80 * 20 * time.Millisecond)
-		if u.most < 400<<10 || u.pings == 0 || u.pings > 50 {
+		if u.most < 120<<10 || u.pings == 0 || u.pings > 50 {
 			t.Errorf("the window grew to %d, with %d pings", u.most, u.pings)
 		}
 		used := budget.used.Load()
-		if used < 2<<20 {
+		if used < 300<<10 {
 			t.Errorf("%d bytes of the budget are used", used)
 		}
 		// Others use the budget up.
-		if !budget.take(8<<20-int(used)) || budget.take(1) {
+		if !budget.take(1<<20-int(used)) || budget.take(1) {
 			t.Error("the budget does not bound")
 		}
-		budget.give(8<<20 - int(used))
-		const others = 7 << 20
+		budget.give(1<<20 - int(used))
+		const others = 900 << 10
 		budget.used.Add(others)
 		time.Sleep(200 * time.Millisecond)
 		if now := budget.used.Load(); now < others+int64(max(u.conn-256<<10, 0)+max(u.stream-64<<10, 0)) || now > others+used {
@@ -98,7 +98,7 @@ func TestWindowsGrowUnderBudget(t *testing.T) {
 		}
 		budget.give(others)
 		u.run(80 * 20 * time.Millisecond)
-		if u.most < 400<<10 {
+		if u.most < 120<<10 {
 			t.Errorf("the window grew to %d after the pressure", u.most)
 		}
 	})
