@@ -25,6 +25,12 @@ type Forwarding struct {
 	// TrustedProxies are the prefixes of clients that are proxies of ours: what
 	// they say about their client is kept and added to, not replaced.
 	TrustedProxies []netip.Prefix
+	// ClientCert sends the certificate of a client that identified itself by one
+	// in the field Client-Cert, ClientCertChain what came with it in
+	// Client-Cert-Chain (RFC 9440). What a client sends in these fields never
+	// reaches an origin; a trusted proxy's does, where it shows no certificate
+	// itself.
+	ClientCert, ClientCertChain bool
 	// Via is the name that this proxy has in the Via field. If empty, a name
 	// that is unique to the process is used; if "-", the field is neither added
 	// nor checked for loops.
@@ -91,6 +97,7 @@ func (s *Session) upstreamHead() error {
 	} else if !s.proxy.Forwarding.NoXForwarded && h.HasID(message.IDForwarded) && !s.proxy.Forwarding.trusts(s) {
 		h.DelID(message.IDForwarded) // an untrusted client's word, like X-Forwarded-For
 	}
+	s.clientCert(h)
 	if via := s.proxy.Forwarding.via(); via != "-" {
 		s.addVia(h, via)
 	}

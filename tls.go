@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/cirqueproxy/cirque/internal/wire"
@@ -42,6 +43,9 @@ type CertificateDigest struct {
 	// Chain is the certificate itself and what the other end sent with it. It must
 	// not be changed.
 	Chain []*x509.Certificate
+
+	once                sync.Once
+	leafText, aboveText []byte // set by once
 }
 
 func newTLSDigest(cs *tls.ConnectionState) *TLSDigest {

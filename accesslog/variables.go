@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cirqueproxy/cirque"
 	"github.com/cirqueproxy/cirque/reason"
 )
 
@@ -50,6 +51,18 @@ var variables = []variable{
 	{name: "listener", text: func(n *line) string { return n.s.Listener() }},
 	{name: "connection_requests", num: func(n *line) int64 { return int64(n.s.ConnRequests()) }},
 
+	// TLS with the client; empty without.
+	{name: "tls_version", text: func(n *line) string { return digest(n.s.TLS()).Version }},
+	{name: "tls_cipher", text: func(n *line) string { return digest(n.s.TLS()).Cipher }},
+	{name: "tls_group", text: func(n *line) string { return digest(n.s.TLS()).Group }},
+	{name: "tls_server_name", text: func(n *line) string { return digest(n.s.TLS()).ServerName }},
+	{name: "tls_protocol", text: func(n *line) string { return digest(n.s.TLS()).Protocol }},
+	{name: "tls_resumed", flag: func(n *line) bool { return digest(n.s.TLS()).Resumed }},
+	{name: "client_cert_subject", text: func(n *line) string { return certificate(n.s.TLS()).Subject }},
+	{name: "client_cert_organization", text: func(n *line) string { return certificate(n.s.TLS()).Organization }},
+	{name: "client_cert_serial", text: func(n *line) string { return certificate(n.s.TLS()).Serial }},
+	{name: "client_cert_sha256", text: func(n *line) string { return certificate(n.s.TLS()).SHA256 }},
+
 	// The request.
 	{name: "request_id", view: func(n *line) []byte { return n.s.IDView() }},
 	{name: "method", text: func(n *line) string { return n.s.Request().Method() }},
@@ -91,7 +104,30 @@ var variables = []variable{
 	{name: "attempts", num: func(n *line) int64 { return int64(n.s.Attempts()) }},
 	{name: "reused", flag: func(n *line) bool { return n.attempt.Reused }},
 	{name: "connect", dur: func(n *line) time.Duration { return n.attempt.Connect }},
+	{name: "upstream_tls_version", text: func(n *line) string { return digest(n.attempt.TLS).Version }},
+	{name: "upstream_tls_cipher", text: func(n *line) string { return digest(n.attempt.TLS).Cipher }},
+	{name: "upstream_tls_protocol", text: func(n *line) string { return digest(n.attempt.TLS).Protocol }},
+	{name: "upstream_tls_resumed", flag: func(n *line) bool { return digest(n.attempt.TLS).Resumed }},
 	{name: "first_byte", dur: func(n *line) time.Duration { return n.attempt.FirstByte }},
+}
+
+var (
+	noDigest      cirque.TLSDigest
+	noCertificate cirque.CertificateDigest
+)
+
+func digest(d *cirque.TLSDigest) *cirque.TLSDigest {
+	if d == nil {
+		return &noDigest
+	}
+	return d
+}
+
+func certificate(d *cirque.TLSDigest) *cirque.CertificateDigest {
+	if d == nil || d.Certificate == nil {
+		return &noCertificate
+	}
+	return d.Certificate
 }
 
 // second is the text of a second, kept because the next line is likely to be of

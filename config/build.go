@@ -199,7 +199,8 @@ func (t Timeouts) framework() cirque.Timeouts {
 }
 
 func (f *Forwarding) framework() cirque.Forwarding {
-	out := cirque.Forwarding{NoXForwarded: !f.XForwarded, Forwarded: f.Forwarded, Via: orDash(f.Via), RequestID: orDash(f.RequestID)}
+	out := cirque.Forwarding{NoXForwarded: !f.XForwarded, Forwarded: f.Forwarded, Via: orDash(f.Via), RequestID: orDash(f.RequestID),
+		ClientCert: f.ClientCert != "off", ClientCertChain: f.ClientCert == "chain"}
 	for _, s := range f.TrustedProxies {
 		if p, err := parsePrefix(*s); err == nil { // Parse refused the others
 			out.TrustedProxies = append(out.TrustedProxies, p)

@@ -69,7 +69,7 @@ func TestBuildEverything(t *testing.T) {
 		},
 		Retry: cirque.Retry{Attempts: 2, NonIdempotent: true, ReplayBytes: -1, PerTry: time.Second, BudgetPercent: -1},
 		Forwarding: cirque.Forwarding{
-			NoXForwarded: true, Forwarded: true, Via: "edge", RequestID: "X-Trace",
+			NoXForwarded: true, Forwarded: true, ClientCert: true, ClientCertChain: true, Via: "edge", RequestID: "X-Trace",
 			TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::1/128")},
 		},
 	}, b.Proxies[0])

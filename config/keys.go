@@ -204,6 +204,8 @@ var forwardingKind = object(
 	at("trusted_proxies", list(text("an address or prefix such as 10.0.0.0/8", checkPrefix), nil),
 		func(f *Forwarding) *[]*string { return &f.TrustedProxies }, "",
 		"Clients that are proxies of yours: what they say of their client is kept and added to, not replaced.").unset("none"),
+	at("client_cert", oneOf("off", "leaf", "chain"), func(f *Forwarding) *string { return &f.ClientCert }, "off",
+		"Send the certificate of a client that identified itself by one: leaf in Client-Cert, chain also what came with it, in Client-Cert-Chain. What clients send in these fields never reaches an origin."),
 	at("via", text("a name or off", checkToken), func(f *Forwarding) *string { return &f.Via }, "",
 		"The name of this proxy in Via, by which it also detects loops. off: Via is neither added nor looked at.").
 		unset("one of the process's own"),

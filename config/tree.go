@@ -117,6 +117,7 @@ type Forwarding struct {
 	XForwarded     bool
 	Forwarded      bool
 	TrustedProxies []*string
+	ClientCert     string // off, leaf or chain
 	Via            string // "" for a name of the process's own, "off" for none
 	RequestID      string // the field's name, "off" for none
 }

@@ -22,6 +22,8 @@ const (
 	IDAltSvc
 	IDAuthorization
 	IDCacheControl
+	IDClientCert
+	IDClientCertChain
 	IDConnection
 	IDContentDisposition
 	IDContentEncoding
@@ -100,7 +102,8 @@ const (
 var names = [idCount]string{
 	IDAccept: "Accept", IDAcceptEncoding: "Accept-Encoding", IDAcceptLanguage: "Accept-Language",
 	IDAcceptRanges: "Accept-Ranges", IDAge: "Age", IDAllow: "Allow", IDAltSvc: "Alt-Svc",
-	IDAuthorization: "Authorization", IDCacheControl: "Cache-Control", IDConnection: "Connection",
+	IDAuthorization: "Authorization", IDCacheControl: "Cache-Control",
+	IDClientCert: "Client-Cert", IDClientCertChain: "Client-Cert-Chain", IDConnection: "Connection",
 	IDContentDisposition: "Content-Disposition", IDContentEncoding: "Content-Encoding",
 	IDContentLanguage: "Content-Language", IDContentLength: "Content-Length",
 	IDContentLocation: "Content-Location", IDContentRange: "Content-Range",
@@ -216,6 +219,7 @@ func (id ID) InTrailer() bool {
 		IDAuthorization, IDProxyAuthorization, IDProxyAuthenticate, IDWWWAuthenticate,
 		IDCookie, IDSetCookie, IDContentEncoding, IDContentType, IDContentRange,
 		IDForwarded, IDXForwardedFor, IDXForwardedHost, IDXForwardedProto, IDXRealIP,
+		IDClientCert, IDClientCertChain, // RFC 9440, section 2
 		IDLocation, IDRetryAfter, IDVary, IDAge, IDExpires, IDDate, IDVia:
 		return false
 	}
