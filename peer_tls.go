@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -130,7 +129,7 @@ func (t *PeerTLS) config(p *Peer) *tls.Config {
 	c := &tls.Config{
 		ServerName: p.serverName(), MinVersion: t.MinVersion, MaxVersion: t.MaxVersion,
 		Certificates: t.Certificates, NextProtos: t.ALPN,
-		CipherSuites: upstreamSuites, DynamicRecordSizingDisabled: true,
+		CipherSuites: upstream.Suites, DynamicRecordSizingDisabled: true,
 	}
 	if c.MinVersion == 0 {
 		c.MinVersion = tls.VersionTLS12
@@ -145,74 +144,16 @@ func (t *PeerTLS) config(p *Peer) *tls.Config {
 		}
 	}
 	if t.Verify != VerifyFull || t.AltName != "" || t.AllowCommonName {
-		v := &verifier{roots: c.RootCAs, how: t.Verify, names: []string{c.ServerName}, commonName: t.AllowCommonName}
-		if t.AltName != "" {
-			v.names = append(v.names, t.AltName)
+		v := &upstream.Verifier{
+			Roots: c.RootCAs, Chain: t.Verify != InsecureVerifyNone, Name: t.Verify == VerifyFull,
+			Names: []string{c.ServerName}, CommonName: t.AllowCommonName,
 		}
-		c.InsecureSkipVerify, c.VerifyConnection = true, v.verify // in its place, also when a session is resumed
+		if t.AltName != "" {
+			v.Names = append(v.Names, t.AltName)
+		}
+		c.InsecureSkipVerify, c.VerifyConnection = true, v.Verify // in its place, also when a session is resumed
 	}
 	return c
-}
-
-// upstreamSuites are those for TLS 1.2 that give forward secrecy and
-// authenticated encryption.
-var upstreamSuites = []uint16{
-	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
-}
-
-// verifier verifies what crypto/tls alone does not know how to.
-type verifier struct {
-	roots      *x509.CertPool
-	how        Verify
-	names      []string // one of them
-	commonName bool
-}
-
-func (v *verifier) verify(cs tls.ConnectionState) error {
-	if v.how == InsecureVerifyNone {
-		return nil
-	}
-	if len(cs.PeerCertificates) == 0 {
-		return &tls.CertificateVerificationError{Err: errors.New("there is none")}
-	}
-	err := v.verifyChain(cs.PeerCertificates)
-	if err == nil && v.how == VerifyFull {
-		err = v.verifyNames(cs.PeerCertificates[0])
-	}
-	if err != nil {
-		return &tls.CertificateVerificationError{UnverifiedCertificates: cs.PeerCertificates, Err: err}
-	}
-	return nil
-}
-
-func (v *verifier) verifyChain(chain []*x509.Certificate) error {
-	between := x509.NewCertPool()
-	for _, c := range chain[1:] {
-		between.AddCert(c)
-	}
-	_, err := chain[0].Verify(x509.VerifyOptions{Roots: v.roots, Intermediates: between})
-	return err
-}
-
-// verifyNames: RFC 9525, section 6: one of the names has to be in the
-// certificate.
-func (v *verifier) verifyNames(leaf *x509.Certificate) error {
-	if v.commonName && len(leaf.DNSNames) == 0 {
-		leaf = &x509.Certificate{DNSNames: []string{leaf.Subject.CommonName}, IPAddresses: leaf.IPAddresses}
-	}
-	var first error
-	for _, name := range v.names {
-		err := leaf.VerifyHostname(name)
-		if err == nil {
-			return nil
-		}
-		if first == nil {
-			first = err
-		}
-	}
-	return first
 }
 
 // identity joins all of t that makes two connections interchangeable.

@@ -11,11 +11,11 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/cirqueproxy/cirque/internal/downstream"
 	"github.com/cirqueproxy/cirque/internal/wire"
 	"github.com/cirqueproxy/cirque/reason"
 )
@@ -174,13 +174,13 @@ func (srv *Server) endHandshake(nc net.Conn) {
 
 // handshakeFailed ends, counts and logs a connection without a session.
 func (srv *Server) handshakeFailed(nc net.Conn, c *conn, err error) {
-	r := handshakeReason(err)
+	r := downstream.HandshakeReason(err)
 	if errors.Is(err, net.ErrClosed) && srv.isClosing() {
 		r = reason.ServerClosed
 	}
 	srv.ends[r].Add(1)
 	var rh tls.RecordHeaderError
-	if errors.As(err, &rh) && rh.Conn != nil && looksLikeHTTP(rh.RecordHeader) {
+	if errors.As(err, &rh) && rh.Conn != nil && downstream.LooksLikeHTTP(rh.RecordHeader) {
 		_, _ = io.WriteString(nc, "HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\nThis port speaks HTTPS, not HTTP.\n")
 	}
 	nc.Close()
@@ -191,32 +191,6 @@ func (srv *Server) handshakeFailed(nc net.Conn, c *conn, err error) {
 	srv.logger().LogAttrs(context.Background(), level, "TLS handshake failed",
 		slog.String("reason", r.String()), slog.String("client", nc.RemoteAddr().String()),
 		slog.String("listener", c.listener), slog.Any("cause", err))
-}
-
-func handshakeReason(err error) reason.Reason {
-	var known *reason.Error
-	var cert *tls.CertificateVerificationError
-	switch {
-	case errors.As(err, &known):
-		return known.Reason
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return reason.TLSHandshakeTimeout
-	case errors.As(err, &cert), strings.Contains(err.Error(), "didn't provide a certificate"):
-		return reason.TLSClientCertificate
-	case strings.Contains(err.Error(), "unsupported application protocols"):
-		return reason.TLSProtocol
-	}
-	return reason.TLSHandshake
-}
-
-// looksLikeHTTP reports whether what came in place of a TLS record is the
-// beginning of a request.
-func looksLikeHTTP(b [5]byte) bool {
-	switch string(b[:]) {
-	case "GET /", "HEAD ", "POST ", "PUT /", "OPTIO", "DELET", "PATCH", "CONNE", "PRI *":
-		return true
-	}
-	return false
 }
 
 // misdirected reports whether the request is for a host with another TLS policy
