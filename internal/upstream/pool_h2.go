@@ -288,11 +288,13 @@ func (p *Pool) spokeHTTP1(e *Entry, t *Target, u *H1) error {
 		return &reason.Error{Reason: reason.UpstreamTLS, Err: errNoHTTP2}
 	}
 	e.mu.Lock()
-	e.h2.dialing--
 	e.h2.http1Till = p.sweep.Now() + forgetHTTP1
+	e.mu.Unlock()
+	p.put(u) // first: who is woken shall find it, not make another
+	e.mu.Lock()
+	e.h2.dialing--
 	e.wakeLocked(-1, nil)
 	e.mu.Unlock()
-	p.put(u)
 	return nil
 }
 
