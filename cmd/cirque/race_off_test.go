@@ -1,0 +1,7 @@
+//go:build !race
+
+package main
+
+// raceEnabled: under the race detector pools drop what they hold at random, so
+// that allocations cannot be counted.
+const raceEnabled = false
