@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -30,6 +31,7 @@ type bench struct {
 	date      time.Time
 	files     int // the limit of descriptors
 	peers     []*peer
+	versions  map[string]string // of those that were measured, by name
 	scenarios []scenario
 	missing   map[string]string // peers that cannot be had, and why
 	notes     []string
@@ -39,7 +41,7 @@ type bench struct {
 }
 
 func newBench(o *options) (*bench, error) {
-	b := &bench{opts: o, date: time.Now().UTC(), missing: map[string]string{}}
+	b := &bench{opts: o, date: time.Now().UTC(), versions: map[string]string{}, missing: map[string]string{}}
 	if n := runtime.NumCPU(); n < 2 {
 		return nil, errors.New("two CPUs are needed: one for the proxy, one for load and origin")
 	}
@@ -67,6 +69,11 @@ func newBench(o *options) (*bench, error) {
 		return nil, fmt.Errorf("ask for the limit of descriptors: %w", err)
 	}
 	b.files = int(min(limit.Cur, 100_000))
+	if o.GoOn != "" {
+		if err := b.goOn(o.GoOn); err != nil {
+			return nil, err
+		}
+	}
 	b.scenarios = choose(scenarios(), o.Scenarios)
 	if len(b.scenarios) == 0 {
 		return nil, fmt.Errorf("no scenario has %q in its name", o.Scenarios)
@@ -131,6 +138,7 @@ func (b *bench) preparePeers() {
 			continue
 		}
 		b.peers = append(b.peers, p)
+		b.versions[p.name] = p.version
 	}
 }
 
@@ -227,7 +235,9 @@ func stopAll(all []*running) {
 func (b *bench) note(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	b.say("%s", text)
-	b.notes = append(b.notes, text)
+	if !slices.Contains(b.notes, text) { // of an earlier piece
+		b.notes = append(b.notes, text)
+	}
 }
 
 func (b *bench) start(p *peer, s *scenario) (*running, error) {

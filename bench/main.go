@@ -59,6 +59,7 @@ type options struct {
 	ProxyCPU  int           `json:"proxy_cpu"`
 	LoadCPU   int           `json:"load_cpu"`
 	Out       string        `json:"-"`
+	GoOn      string        `json:"-"`
 	Nice      int           `json:"nice"`
 	QuietWait time.Duration `json:"quiet_wait"`
 	Quick     bool          `json:"quick"`
@@ -78,6 +79,7 @@ func parseOptions(args []string) (*options, error) {
 	fs.IntVar(&o.ProxyCPU, "proxy-cpu", 0, "the CPU that the proxy has for itself")
 	fs.IntVar(&o.LoadCPU, "load-cpu", 1, "the CPU of the load generator and the origin")
 	fs.StringVar(&o.Out, "out", "", "`directory` for the results; empty: bench/results")
+	fs.StringVar(&o.GoOn, "go-on", "", "the JSON `file` of an earlier run of the same commit, to which the rounds are added")
 	fs.IntVar(&o.Nice, "nice", 0, "priority of everything that is measured; below 0 needs to be root and keeps others out")
 	fs.DurationVar(&o.QuietWait, "quiet-wait", 10*time.Second, "how long a round waits for the proxy's CPU to be quiet")
 	fs.BoolVar(&o.Quick, "quick", false, "one short round of each: shows that it works, measures nothing")

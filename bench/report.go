@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -53,16 +54,55 @@ type report struct {
 }
 
 func (b *bench) report() *report {
-	r := &report{Commit: b.commit, Date: b.date.Format("2006-01-02T15:04:05Z"), Machine: describeMachine(), Files: b.files,
+	r := &report{Commit: b.commit, Date: b.date.Format(dateForm), Machine: describeMachine(), Files: b.files,
 		Options: b.opts, Versions: map[string]string{}, Missing: b.missing, Notes: b.notes, Rounds: b.rounds}
-	for _, p := range b.peers {
-		r.Versions[p.name] = p.version
-	}
-	for _, s := range b.scenarios {
+	maps.Copy(r.Versions, b.versions)
+	for _, s := range scenarios() {
 		r.Summary = append(r.Summary, b.summarize(&s)...)
 	}
 	return r
 }
+
+// measured are the names of the proxies in the order of the tables.
+func (b *bench) measured() []string {
+	var names []string
+	for _, p := range allPeers() {
+		if _, ok := b.versions[p.name]; ok {
+			names = append(names, p.name)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(b.versions)) {
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// goOn takes up the report of an earlier run, so that a long measurement can be
+// made in pieces. Only what was measured of the same commit goes together.
+func (b *bench) goOn(file string) error {
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	var r report
+	if err := json.Unmarshal(raw, &r); err != nil {
+		return fmt.Errorf("read %s: %w", file, err)
+	}
+	if r.Commit != b.commit {
+		return fmt.Errorf("%s is of commit %s, this is %s", file, r.Commit, b.commit)
+	}
+	if b.date, err = time.Parse(dateForm, r.Date); err != nil {
+		return fmt.Errorf("read %s: %w", file, err)
+	}
+	b.out, b.rounds, b.notes = filepath.Dir(file), r.Rounds, r.Notes
+	maps.Copy(b.versions, r.Versions)
+	return nil
+}
+
+// dateForm is how a report has its date.
+const dateForm = "2006-01-02T15:04:05Z"
 
 func describeMachine() string {
 	var u unix.Utsname
@@ -83,11 +123,11 @@ func cpuModel() string {
 // summarize returns the medians of s in the order of the proxies.
 func (b *bench) summarize(s *scenario) []summary {
 	var all []summary
-	for _, p := range b.peers {
+	for _, name := range b.measured() {
 		var kept, dropped []round
-		sum := summary{Scenario: s.name, Peer: p.name}
+		sum := summary{Scenario: s.name, Peer: name}
 		for _, r := range b.rounds {
-			if r.Scenario != s.name || r.Peer != p.name {
+			if r.Scenario != s.name || r.Peer != name {
 				continue
 			}
 			if r.Dropped {
@@ -201,8 +241,8 @@ func (b *bench) markdown(r *report) string {
 	if b.opts.Nice != 0 {
 		fmt.Fprintf(&w, "- everything that is measured ran at priority %d\n", b.opts.Nice)
 	}
-	for _, p := range b.peers {
-		fmt.Fprintf(&w, "- %s: %s\n", p.name, p.version)
+	for _, name := range b.measured() {
+		fmt.Fprintf(&w, "- %s: %s\n", name, r.Versions[name])
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.Missing)) {
 		fmt.Fprintf(&w, "- %s could not be had: %s\n", name, r.Missing[name])
@@ -210,7 +250,7 @@ func (b *bench) markdown(r *report) string {
 	for _, note := range r.Notes {
 		fmt.Fprintf(&w, "- %s\n", note)
 	}
-	for _, s := range b.scenarios {
+	for _, s := range scenarios() {
 		b.table(&w, &s, r.Summary)
 	}
 	return w.String()
