@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"regexp"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -60,6 +61,9 @@ func TestTLSVariables(t *testing.T) {
 	serve(func(l net.Listener) error {
 		return srv.ServeTLS(l, &listen.TLS{Certificates: certs, Policy: listen.Policy{ClientAuth: listen.ClientAuthRequire, ClientCAs: listen.NewCAs(ca.X509)}})
 	}, secure, "https")
+	for tr.Stats().Idle == 0 {
+		runtime.Gosched() // the client has its response before the pool has the connection
+	}
 	serve(srv.Serve, &http.Client{Transport: &http.Transport{}}, "http")
 	if err := srv.Shutdown(t.Context()); err != nil {
 		t.Fatal(err)
