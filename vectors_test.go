@@ -239,6 +239,8 @@ type vecOrigin struct {
 	v      *vector
 	single bool // writes byte by byte
 	wg     sync.WaitGroup
+	saidc  chan struct{} // closed when an answer was written to its end
+	said   sync.Once
 
 	mu    sync.Mutex
 	got   bytes.Buffer   // Guarded by mu: complete requests
@@ -253,7 +255,7 @@ func newVecOrigin(t *testing.T, v *vector, single bool) *vecOrigin {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := &vecOrigin{Listener: l, v: v, single: single, conn: map[string]int{}}
+	o := &vecOrigin{Listener: l, v: v, single: single, conn: map[string]int{}, saidc: make(chan struct{})}
 	o.wg.Go(o.accept)
 	return o
 }
@@ -318,6 +320,7 @@ func (o *vecOrigin) serve(c net.Conn, n int) {
 // answer sends the vector's answer and reports whether the connection stays.
 func (o *vecOrigin) answer(c net.Conn) bool {
 	vecWrite(c, o.v.answer, o.single)
+	o.said.Do(func() { close(o.saidc) })
 	if o.v.then == "reset" {
 		_ = c.(*net.TCPConn).SetLinger(0)
 	}
@@ -699,7 +702,7 @@ func TestVectorResponses(t *testing.T) {
 				t.Parallel()
 				p := startVecCirque(t, newVecOrigin(t, v, d.single))
 				got := &vecVerdict{}
-				v.converse(t, p.addr, got)
+				v.converse(t, p, got)
 				p.stop(t, got)
 				v.check2(t, got)
 			})
@@ -709,13 +712,13 @@ func TestVectorResponses(t *testing.T) {
 
 // converse sends the request of a response vector and then vecNext, on the same
 // connection if it is still there.
-func (v *vector) converse(t *testing.T, addr string, got *vecVerdict) {
+func (v *vector) converse(t *testing.T, p *vecCirque, got *vecVerdict) {
 	t.Helper()
 	send := v.send
 	if send == nil {
 		send = []byte("GET /first HTTP/1.1\r\nHost: a.test\r\n\r\n")
 	}
-	c, r := vecDial(t, addr)
+	c, r := vecDial(t, p.addr)
 	defer func() { c.Close() }()
 	vecWrite(c, send, false)
 	for {
@@ -746,8 +749,11 @@ func (v *vector) converse(t *testing.T, addr string, got *vecVerdict) {
 	}
 	if got.conn != "keep" {
 		c.Close()
-		c, r = vecDial(t, addr)
+		c, r = vecDial(t, p.addr)
 	}
+	// What the origin says too much may come byte by byte: nobody can tell what has
+	// not been said yet.
+	<-p.origin.saidc
 	vecWrite(c, []byte(vecNext), false)
 	m, err := vecReadMessage(r, "GET")
 	if err != nil || m.status() != "200" || string(m.body) != vecTarget {

@@ -65,7 +65,8 @@ type use struct {
 	lent    chunk
 	rTime   time.Duration
 	rRate   wire.Rate
-	bodyEnd bool // Guarded by c.mu.
+	rated   int64 // bytes that rRate knows of
+	bodyEnd bool  // Guarded by c.mu.
 
 	// Owned by the writing goroutine.
 	wTime    time.Duration

@@ -46,9 +46,9 @@ func (st *Stream) ReadBody(trailer *message.Header) (b []byte, last bool, err er
 		case !st.inEnd && st.err != nil:
 			return nil, false, st.err
 		case !st.inEnd:
-			before := st.gotten + int64(st.in.size)
+			st.rRate.Credit(st.unratedLocked())
 			err := st.waitLocked(&st.r, st.until(since, st.rTime, &st.rRate))
-			if st.rRate.Note(c.sweep.Now(), int(st.gotten+int64(st.in.size)-before)); st.rRate.TooSlow() {
+			if st.rRate.Note(c.sweep.Now(), st.unratedLocked()); st.rRate.TooSlow() {
 				return nil, false, wire.ErrTooSlow
 			}
 			if err != nil {
@@ -65,6 +65,14 @@ func (st *Stream) ReadBody(trailer *message.Header) (b []byte, last bool, err er
 		}
 		return b, false, nil
 	}
+}
+
+// unratedLocked returns how many bytes have come since the last call.
+func (st *Stream) unratedLocked() int {
+	all := st.gotten + int64(st.in.size)
+	n := all - st.rated
+	st.rated = all
+	return int(n)
 }
 
 // returnLentLocked gives the piece back that was lent last, and its credit to

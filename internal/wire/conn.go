@@ -227,6 +227,8 @@ func (c *Conn) read(op readOp) error {
 		}
 		if armed {
 			c.rRate.Note(c.sweep.Now(), n)
+		} else {
+			c.rRate.Credit(n)
 		}
 		if armed || err != nil {
 			err = c.endWait(&c.rWait, &c.rCause, err, c.low.SetReadDeadline)

@@ -7,7 +7,9 @@ import (
 
 // Rate bounds how slow the other end may be while we wait for it: a sender of
 // one byte a minute passes every timeout and holds a connection for ever.
-// Only the time spent waiting counts.
+// Only the time spent waiting counts. Of what was read all does: a sender that was
+// fast may pause. Of what was written only that counts for which we waited: the rest
+// may not have left our own buffers.
 type Rate struct {
 	perSecond int
 	grace     time.Duration
@@ -16,8 +18,8 @@ type Rate struct {
 	since     time.Duration // of the present wait
 }
 
-// SetMinRate sets the least bytes a second that must come while reads wait, once
-// they have waited for grace in all. Zero is no bound. It starts anew.
+// SetMinRate sets the least bytes that must have come for each second that reads
+// wait, once they have waited for grace in all. Zero is no bound. It starts anew.
 func (c *Conn) SetMinRate(perSecond int, grace time.Duration) {
 	c.rRate = NewRate(perSecond, grace)
 }
@@ -47,6 +49,13 @@ func (r *Rate) Deadline(now time.Duration) time.Duration {
 func (r *Rate) Note(now time.Duration, n int) {
 	if r.perSecond > 0 {
 		r.waited += now - r.since
+		r.bytes += int64(n)
+	}
+}
+
+// Credit counts bytes that came without a wait.
+func (r *Rate) Credit(n int) {
+	if r.perSecond > 0 {
 		r.bytes += int64(n)
 	}
 }

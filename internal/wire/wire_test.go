@@ -487,6 +487,28 @@ func TestMinRate(t *testing.T) {
 	})
 }
 
+// TestMinRateCredit: row V10: who was fast may pause: what came without a wait counts
+// too.
+func TestMinRateCredit(t *testing.T) {
+	overAll(t, func(t *testing.T, p *pair) {
+		p.SetMinRate(1000, 30*time.Millisecond)
+		p.SetReadTimeout(20 * fast)
+		for range 4 {
+			p.send(t, string(make([]byte, 2000)))
+			for n := 0; n < 2000; n = len(p.Buffered()) {
+				if err := p.Fill(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			p.Discard(2000)
+		}
+		began := time.Now()
+		if err := p.Fill(); err != ErrTimeout {
+			t.Errorf("after %v: got %v, want the timeout", time.Since(began), err)
+		}
+	})
+}
+
 func TestMinWriteRate(t *testing.T) {
 	overAll(t, func(t *testing.T, p *pair) {
 		p.SetMinWriteRate(1<<30, 30*time.Millisecond)
