@@ -36,6 +36,10 @@ func (p *Pool) dial(e *Entry, t *Target, w Want) (*H1, error) {
 		ctx, stop = context.WithTimeoutCause(ctx, w.ConnectTotal, errConnectTotal)
 		defer stop()
 	}
+	if err := e.beginConnect(ctx, w); err != nil {
+		return nil, err
+	}
+	defer e.endConnect()
 	nc, err := p.connectPlain(ctx, t, w)
 	if err == nil {
 		nc, err = p.secure(ctx, e, t, w, nc)
@@ -49,6 +53,39 @@ func (p *Pool) dial(e *Entry, t *Target, w Want) (*H1, error) {
 	u.wc.SetMaxBuffer(t.Limits.HeadBytes)
 	return u, nil
 }
+
+// maxConnecting bounds the connects and handshakes that are under way to one
+// peer. An origin that has become slow to accept would otherwise be met by one for
+// each request that waits, and find all of them in its queue when it recovers.
+const maxConnecting = 256
+
+var errConnecting = errors.New("too many connects to the peer are under way")
+
+// beginConnect waits for a place among them, for as long as a connect may take.
+func (e *Entry) beginConnect(ctx context.Context, w Want) error {
+	select {
+	case e.connecting <- struct{}{}:
+		return nil
+	default:
+	}
+	if w.Connect > 0 {
+		var stop context.CancelFunc
+		ctx, stop = context.WithTimeout(ctx, w.Connect)
+		defer stop()
+	}
+	select {
+	case e.connecting <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+	}
+	var known *reason.Error
+	if errors.As(context.Cause(ctx), &known) {
+		return known
+	}
+	return &reason.Error{Reason: reason.PeerLimit, Err: errConnecting}
+}
+
+func (e *Entry) endConnect() { <-e.connecting }
 
 // connectPlain makes a connection without TLS.
 func (p *Pool) connectPlain(ctx context.Context, t *Target, w Want) (net.Conn, error) {

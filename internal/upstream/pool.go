@@ -62,6 +62,8 @@ type Pool struct {
 // Entry is the part of a Pool that belongs to one reuse key.
 type Entry struct {
 	key string
+	// connecting has a place for each connect that may be under way.
+	connecting chan struct{}
 
 	config  *tls.Config // Guarded by mu: nil before the first handshake.
 	mu      sync.Mutex
@@ -113,7 +115,7 @@ func (p *Pool) Entry(key string) *Entry {
 	defer p.mu.Unlock()
 	e := p.entries[key]
 	if e == nil {
-		e = &Entry{key: key}
+		e = &Entry{key: key, connecting: make(chan struct{}, maxConnecting)}
 		p.entries[key] = e
 		p.startJanitorLocked() // it forgets entries that are not used any more
 	}
