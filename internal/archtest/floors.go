@@ -39,7 +39,7 @@ const floors = `
 	FLOOR3 < internal/exchange, internal/h1io, internal/h2, listen < FLOOR4;
 
 	# Floor 5: the two sides. They never meet below the root.
-	FLOOR4 < internal/downstream, internal/upstream, internal/tunnel < FLOOR5;
+	FLOOR4 < internal/downstream, internal/upstream, internal/tunnel, internal/nethttp < FLOOR5;
 
 	# Floor 6: the framework.
 	FLOOR5 < cirque < FLOOR6;
