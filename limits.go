@@ -99,10 +99,13 @@ func (s *Session) SetTimeouts(t Timeouts) {
 
 // timeoutsTo returns the timeouts of an attempt on p.
 func (s *Session) timeoutsTo(p *Peer) Timeouts {
-	t := s.proxy.Timeouts.or(p.Timeouts).or(defaultTimeouts)
+	var t Timeouts
 	if s.own.set {
-		t = s.own.timeouts.or(t)
+		t = s.own.timeouts
 	}
+	t.fill(&s.proxy.Timeouts)
+	t.fill(&p.Timeouts)
+	t.fill(&defaultTimeouts)
 	return t
 }
 

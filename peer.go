@@ -134,11 +134,26 @@ var defaultTimeouts = Timeouts{
 
 // or returns t with its zero fields taken from d.
 func (t Timeouts) or(d Timeouts) Timeouts {
-	return Timeouts{
-		Connect: orElse(t.Connect, d.Connect), TLSHandshake: orElse(t.TLSHandshake, d.TLSHandshake),
-		ConnectTotal: orElse(t.ConnectTotal, d.ConnectTotal), FirstByte: orElse(t.FirstByte, d.FirstByte),
-		Read: orElse(t.Read, d.Read), Write: orElse(t.Write, d.Write), Idle: orElse(t.Idle, d.Idle),
-		Tunnel: orElse(t.Tunnel, d.Tunnel), Total: orElse(t.Total, d.Total),
+	t.fill(&d)
+	return t
+}
+
+// fill takes the zero fields of t from d.
+func (t *Timeouts) fill(d *Timeouts) {
+	orSet(&t.Connect, d.Connect)
+	orSet(&t.TLSHandshake, d.TLSHandshake)
+	orSet(&t.ConnectTotal, d.ConnectTotal)
+	orSet(&t.FirstByte, d.FirstByte)
+	orSet(&t.Read, d.Read)
+	orSet(&t.Write, d.Write)
+	orSet(&t.Idle, d.Idle)
+	orSet(&t.Tunnel, d.Tunnel)
+	orSet(&t.Total, d.Total)
+}
+
+func orSet(v *time.Duration, d time.Duration) {
+	if *v == 0 {
+		*v = d
 	}
 }
 

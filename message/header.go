@@ -341,16 +341,16 @@ func (h *Header) AddParsed(name, value []byte) {
 	h.AddSpan(at, at+len(name), at+len(name), len(h.buf))
 }
 
-// AddLine is AddParsed for a field that did not come as a line. It lies in memory
-// as HTTP/1 writes it, under this package's spelling of a known name, so that Run
-// finds it.
-func (h *Header) AddLine(name, value string) ID { return addLine(h, name, value) }
+// AddLine is AddParsed for a field that did not come as a line, and whose ID is
+// known already; name is that of a field whose ID is IDOther. It lies in memory as
+// HTTP/1 writes it, under this package's spelling of a known name, so that Run finds
+// it.
+func (h *Header) AddLine(id ID, name, value string) { addLine(h, id, name, value) }
 
 // AddLineBytes is AddLine for a value of bytes, which are copied.
-func (h *Header) AddLineBytes(name string, value []byte) ID { return addLine(h, name, value) }
+func (h *Header) AddLineBytes(id ID, name string, value []byte) { addLine(h, id, name, value) }
 
-func addLine[T string | []byte](h *Header, name string, value T) ID {
-	id := lookup(name)
+func addLine[T string | []byte](h *Header, id ID, name string, value T) {
 	if id != IDOther {
 		name = names[id]
 	}
@@ -360,7 +360,6 @@ func addLine[T string | []byte](h *Header, name string, value T) ID {
 	h.buf = append(append(h.buf, value...), "\r\n"...)
 	h.changes++
 	h.push(field{at, at + uint32(len(name)), from, from + uint32(len(value)), id, false})
-	return id
 }
 
 // CopyFrom makes h equal to o, which stays as it is.

@@ -180,14 +180,14 @@ var idTable = func() (t [idSlots]ID) {
 }()
 
 // idHash looks at the length and three letters: the names differ enough.
-func idHash(name []byte) uint {
+func idHash[T string | []byte](name T) uint {
 	n := len(name)
 	return (uint(n)*37 + uint(ascii.Lower(name[0]))*5 + uint(ascii.Lower(name[n-1]))*113 + uint(ascii.Lower(name[n/2]))*59) % idSlots
 }
 
 // Lookup returns the ID of a field name in any case, or IDOther.
 func Lookup(name []byte) ID {
-	if len(name) == 0 || len(name) > len("Upgrade-Insecure-Requests") {
+	if len(name) == 0 || len(name) > longestName {
 		return IDOther
 	}
 	for at := idHash(name); idTable[at] != IDOther; at = (at + 1) % idSlots {
@@ -197,6 +197,23 @@ func Lookup(name []byte) ID {
 	}
 	return IDOther
 }
+
+// LookupLower is Lookup for a name in lower case, as HTTP/2 has it: one in another
+// case is not found.
+func LookupLower(name string) ID {
+	if len(name) == 0 || len(name) > longestName {
+		return IDOther
+	}
+	for at := idHash(name); idTable[at] != IDOther; at = (at + 1) % idSlots {
+		if id := idTable[at]; name == lowerNames[id] {
+			return id
+		}
+	}
+	return IDOther
+}
+
+// longestName is the length of the longest known name.
+const longestName = len("Upgrade-Insecure-Requests")
 
 // lookup is Lookup for a string.
 func lookup(name string) ID {

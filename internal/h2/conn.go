@@ -190,6 +190,7 @@ func (c *Conn) fail(e *Error) {
 	lost := make([]*Stream, 0, len(c.streams))
 	for _, st := range c.streams {
 		lost = append(lost, st)
+		st.listed = false
 		st.failLocked(e)
 	}
 	for _, st := range c.waiting {

@@ -107,7 +107,8 @@ func (r *headReader) pseudoField(name, value string) {
 
 // regularField: RFC 9113, section 8.2.1 and 8.2.2.
 func (r *headReader) regularField(name, value string) {
-	if !ascii.IsToken(name) || hasUpper(name) {
+	id := message.LookupLower(name)
+	if id == message.IDOther && (!ascii.IsToken(name) || hasUpper(name)) {
 		r.bad = "a field name that is no token in lower case"
 		return
 	}
@@ -115,7 +116,6 @@ func (r *headReader) regularField(name, value string) {
 		r.bad = "a field value with a control character, or with a space at its end"
 		return
 	}
-	id := message.Lookup([]byte(name))
 	switch id {
 	case message.IDConnection, message.IDKeepAlive, message.IDProxyConnection, message.IDTransferEncoding, message.IDUpgrade:
 		r.bad = "a field that belongs to a connection of HTTP/1"
@@ -149,7 +149,7 @@ func (r *headReader) regularField(name, value string) {
 	if r.kind == trailerSection && !id.InTrailer() {
 		return
 	}
-	r.h.AddLine(name, value)
+	r.h.AddLine(id, name, value)
 }
 
 // crumb joins the cookie fields.
@@ -185,7 +185,7 @@ func (r *headReader) hostField(value string) {
 func (r *headReader) addHost() {
 	if a := r.pseudo[pseudoAuthority]; !r.host && a != "" {
 		r.host = true
-		r.h.AddLine("Host", a)
+		r.h.AddLine(message.IDHost, "", a)
 	}
 }
 
@@ -224,7 +224,7 @@ var (
 // be understood and not served; bad is set when it is malformed.
 func (r *headReader) request(req *message.Request, end bool) (protocol string, refusal *Refusal) {
 	if len(r.cookie) > 0 {
-		r.h.AddLineBytes("Cookie", r.cookie)
+		r.h.AddLineBytes(message.IDCookie, "", r.cookie)
 	}
 	r.addHost()
 	method := r.pseudo[pseudoMethod]

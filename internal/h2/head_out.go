@@ -17,7 +17,7 @@ import (
 // not there.
 var staticName = func() (t [256]byte) {
 	for i, name := range staticNames {
-		if id := message.Lookup([]byte(name)); id != message.IDOther && t[id] == 0 {
+		if id := message.LookupLower(name); id != message.IDOther && t[id] == 0 {
 			t[id] = byte(i + firstName)
 		}
 	}

@@ -181,7 +181,7 @@ func (st *Stream) openLocked(id uint32, end bool) {
 	c := st.c
 	st.id = id
 	st.rank.Stream = id
-	c.streams[id] = st
+	c.streams[id], st.listed = st, true
 	st.state = h2stream.NewMachine(c.role)
 	st.send = h2stream.NewSendWindow(c.peer.InitialWindowSize)
 	st.recv = h2stream.NewRecvWindow(c.cfg.StreamWindow)

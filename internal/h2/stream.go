@@ -54,6 +54,7 @@ type use struct {
 	r, w    wait
 	needs   int   // body bytes that a write waits to send
 	queued  bool  // in c.waiting
+	listed  bool  // in c.streams
 	grown   int   // bytes of the budget that the receive window holds
 	done    bool  // the owner is through
 	served  bool  // Server: counted in c.running; Client: in c.opened
@@ -244,7 +245,7 @@ func (st *Stream) Reset(code h2frame.Code) {
 
 func (st *Stream) resetLocked(code h2frame.Code, cause error) {
 	c := st.c
-	if st.id != 0 && c.streams[st.id] == st {
+	if st.listed {
 		st.state.SendReset()
 		c.out.append(h2frame.AppendReset(c.out.tail(), st.id, code))
 		c.kickLocked()
@@ -256,6 +257,7 @@ func (st *Stream) resetLocked(code h2frame.Code, cause error) {
 // removeLocked takes a stream that has ended out of the table.
 func (c *Conn) removeLocked(st *Stream) {
 	delete(c.streams, st.id)
+	st.listed = false
 	c.ids.Closed(st.id, st.state.End())
 	if c.role == h2frame.Server && st.served && st.state.End() == h2stream.EndBoth {
 		st.ending = true
@@ -268,7 +270,7 @@ func (c *Conn) removeLocked(st *Stream) {
 // endedLocked notes that one direction has ended, and what follows when both
 // have.
 func (st *Stream) endedLocked() {
-	if st.state.End() != h2stream.EndNone && st.c.streams[st.id] == st {
+	if st.state.End() != h2stream.EndNone && st.listed {
 		st.c.removeLocked(st)
 	}
 }
@@ -285,7 +287,7 @@ func (st *Stream) Done() {
 		c.kickLocked()
 	}
 	st.returnLentLocked()
-	if st.id != 0 && c.streams[st.id] == st {
+	if st.listed {
 		code := h2frame.Cancel
 		switch {
 		case c.role == h2frame.Server && st.sentEnd:
