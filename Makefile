@@ -45,7 +45,7 @@ plain:
 
 .PHONY: race
 race: ## the tests under the race detector, with the checks of test builds
-	$(GO) test -race -tags invariants $(PKGS)
+	$(GO) test -race -pgo=off -tags invariants $(PKGS)
 
 .PHONY: outer
 outer: # the tests that need real servers and clients around the proxy
@@ -66,6 +66,10 @@ fuzz: ## each fuzz target for FUZZTIME (10s)
 .PHONY: bench
 bench: ## measure Cirque beside other proxies (bench/); ARGS goes to the program
 	$(GO) run ./bench $(ARGS)
+
+.PHONY: pgo
+pgo: ## record anew where the time goes, for the compiler (cmd/cirque/default.pgo)
+	.ci/pgo
 
 .PHONY: size
 size: ## lengths of functions, files and packages; exported names of the root
