@@ -29,6 +29,7 @@ type talk struct {
 	CA       string `json:"ca,omitempty"` // file that verifies a wss URL's server
 	HTTP2    bool   `json:"-"`            // by extended CONNECT (RFC 8441)
 	Compress bool   `json:"compress"`
+	Early    string `json:"-"` // a message sent together with the handshake, by the client in Go
 	Ops      []op   `json:"ops"`
 }
 
@@ -36,13 +37,13 @@ type talk struct {
 type op struct {
 	// Do is send (a message, which the server echoes), push (ask for Count
 	// messages), ping, pinged (ask to be pinged), close, be closed (ask for it),
-	// vanish (without a close) or be left.
+	// vanish (without a close), be left, or half (end the own direction, and read on).
 	Do     string `json:"do"`
 	Kind   string `json:"kind,omitempty"` // text or binary
 	Seed   string `json:"seed,omitempty"` // of the content
 	Size   int    `json:"size"`
 	Cuts   []int  `json:"cuts,omitempty"` // where the message is cut into fragments
-	Count  int    `json:"count,omitempty"`
+	Count  int    `json:"count"`
 	Code   int    `json:"code,omitempty"`
 	Reason string `json:"reason"`
 }
@@ -57,6 +58,10 @@ const talkWait = 15 * time.Second
 func randomTalk(seed uint64) talk {
 	r := rand.New(rand.NewPCG(seed, 1))
 	t := talk{Compress: seed%2 == 0}
+	if r.IntN(3) == 0 {
+		sizes := []int{1, 100, 125, 126, 1000, 5000}
+		t.Early = string(fill("text", fmt.Sprint("early", seed), sizes[r.IntN(len(sizes))]))
+	}
 	kinds := []string{"text", "binary"}
 	for i := range 2 + r.IntN(10) {
 		o := op{Seed: fmt.Sprintf("%d-%d", seed, i), Kind: kinds[r.IntN(2)]}
@@ -83,6 +88,7 @@ func randomTalk(seed uint64) talk {
 	ends := []op{
 		{Do: "close", Code: 1000, Reason: "bye"}, {Do: "close", Code: 4001}, {Do: "be closed", Code: 1001, Reason: "going"},
 		{Do: "be closed", Code: 4999, Reason: "a reason with spaces"}, {Do: "vanish"}, {Do: "be left"},
+		{Do: "half", Seed: fmt.Sprint("half", seed), Count: r.IntN(5), Size: r.IntN(20000)},
 	}
 	t.Ops = append(t.Ops, ends[r.IntN(len(ends))])
 	return t
@@ -110,6 +116,8 @@ type end struct {
 	in  chan wsMessage
 	err error // why in was closed
 	log []string
+
+	half func() error // ends the own direction; the client's alone
 }
 
 type wsMessage struct {
@@ -255,6 +263,16 @@ func (e *end) finish(o op) {
 	case "be left":
 		_ = e.send("text", []byte("!vanish"), nil)
 		e.note()
+	case "half":
+		// What the server says after it has seen the end still has to arrive.
+		_ = e.send("text", fmt.Appendf(nil, "!late %d %d %s", o.Count, o.Size, o.Seed), nil)
+		e.note()
+		if err := e.half(); err != nil {
+			e.say("failed: %v", err)
+			return
+		}
+		for e.note() {
+		}
 	}
 }
 
@@ -262,11 +280,11 @@ func (e *end) finish(o op) {
 func (t talk) have() []string {
 	ctx, cancel := context.WithTimeout(context.Background(), talkWait)
 	defer cancel()
-	way, done, err := t.way()
+	way, err := t.way()
 	if err != nil {
 		return []string{err.Error()}
 	}
-	defer done()
+	defer way.close()
 	o := &websocket.DialOptions{Subprotocols: []string{"talk.v1"}, HTTPClient: &http.Client{Transport: way}}
 	if t.Compress {
 		o.CompressionMode = websocket.CompressionContextTakeover
@@ -281,7 +299,12 @@ func (t talk) have() []string {
 	defer c.CloseNow()
 	e := newEnd(ctx, c)
 	e.say("%s compressed=%t", c.Subprotocol(), resp.Header.Get("Sec-Websocket-Extensions") != "")
-	for ok := e.note(); ok && len(t.Ops) > 0; t.Ops = t.Ops[1:] {
+	ok := e.note()
+	if ok && t.Early != "" {
+		ok = e.note() // its echo
+	}
+	e.half = way.half
+	for ; ok && len(t.Ops) > 0; t.Ops = t.Ops[1:] {
 		ok = e.step(t.Ops[0])
 	}
 	if ctx.Err() != nil {
@@ -407,6 +430,18 @@ func (e *end) answer(m wsMessage) bool {
 		return false
 	case "!vanish":
 		_ = e.c.CloseNow()
+		return false
+	case "!late":
+		_ = e.send("text", []byte("ready"), nil)
+		for e.note() {
+		}
+		count, _ := strconv.Atoi(command[1])
+		size, _ := strconv.Atoi(command[2])
+		for i := range count {
+			if err := e.send("binary", fill("binary", fmt.Sprintf("%s/%d", command[3], i), size), nil); err != nil {
+				e.say("failed: %v", err)
+			}
+		}
 		return false
 	default:
 		third := len(m.data) / 3

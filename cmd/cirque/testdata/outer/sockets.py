@@ -61,6 +61,8 @@ async def serve_messages(ws, log):
         elif command[0] == "!vanish":
             ws.transport.abort()
             return
+        elif command[0] == "!late":
+            await ws.send("ready")  # the library cannot send any more when the other end has ended
         elif len(message) % 2:
             third = len(message) // 3
             await ws.send([message[:third], message[third:2 * third], message[2 * third:]])
@@ -127,6 +129,12 @@ async def step(ws, op, log):
     elif do == "be left":
         await ws.send("!vanish")
         log.append(seen(await ws.recv()))
+    elif do == "half":
+        await ws.send(f"!late {op['count']} {op['size']} {op['seed']}")
+        log.append(seen(await ws.recv()))
+        ws.transport.write_eof()
+        while True:
+            log.append(seen(await ws.recv()))
 
 
 async def talk(conversation):
