@@ -362,7 +362,7 @@ func (w *responseWriter) finish() error {
 	}
 	if w.left > 0 && !w.s.noBody() {
 		// The handler promised more than it wrote: the client must see that.
-		w.s.down.Abort()
+		w.s.down.Abort(nil)
 		return io.ErrUnexpectedEOF
 	}
 	if err := w.body(nil, true); err != nil {

@@ -20,7 +20,7 @@ func (s *Session) fail(err error) {
 	e := toError(err, reason.HookError)
 	s.lastErr = e
 	if s.down.Started() || errors.Is(err, http.ErrAbortHandler) {
-		s.down.Abort()
+		s.down.Abort(err)
 		return
 	}
 	status := e.Status()
@@ -29,7 +29,7 @@ func (s *Session) fail(err error) {
 	}
 	if status == 0 {
 		s.resp.Status = statusClientGone
-		s.down.Abort()
+		s.down.Abort(err)
 		return
 	}
 	if err := s.guard(func(s *Session) error { return s.errorPage(e, status) }); err != nil {
@@ -37,7 +37,7 @@ func (s *Session) fail(err error) {
 			s.resp.Status = statusClientGone
 		}
 		s.lastErr = toError(err, reason.HookError)
-		s.down.Abort()
+		s.down.Abort(err)
 	}
 }
 

@@ -2,6 +2,7 @@ package cirque_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -136,7 +137,7 @@ func (f *failures) want(t *testing.T, want ...reason.Reason) {
 func frontOf(t *testing.T, peer *cirque.Peer, failed *failures) string {
 	t.Helper()
 	transport := &cirque.Transport{}
-	srv := &cirque.Server{Logger: slog.New(slog.DiscardHandler), Proxy: &cirque.Proxy{
+	srv := &cirque.Server{H2C: true, Logger: slog.New(slog.DiscardHandler), Proxy: &cirque.Proxy{
 		Transport: transport, Peer: func(*cirque.Session) (*cirque.Peer, error) { return peer, nil },
 		Filters: []cirque.Filter{{Name: "note", Failed: func(_ *cirque.Session, e *cirque.Error) error {
 			if failed != nil {
@@ -210,6 +211,49 @@ func TestUpstreamReset(t *testing.T) {
 		t.Errorf("status %d", status)
 	}
 	failed.want(t, reason.UpstreamReset)
+}
+
+// TestUpstreamResetCode: RFC 9113, section 7: of a reset in the middle of a response
+// the client gets the code that says something of its request, and INTERNAL_ERROR for
+// all others: that an origin would not have looked at the request is no longer true of
+// one that has an answer.
+func TestUpstreamResetCode(t *testing.T) {
+	codes := make(chan http2.ErrCode, 1)
+	o := startFrameOrigin(t, listenLoopback(t), nil, func(c *frameConn) {
+		for r := c.request(); r != nil; r = c.request() {
+			c.buf.Reset()
+			_ = c.enc.WriteField(hpack.HeaderField{Name: ":status", Value: "200"})
+			_ = c.WriteHeaders(http2.HeadersFrameParam{StreamID: r.StreamID, EndHeaders: true, BlockFragment: c.buf.Bytes()})
+			_ = c.WriteData(r.StreamID, false, []byte("some"))
+			_ = c.WriteRSTStream(r.StreamID, <-codes)
+		}
+	})
+	tr := &http2.Transport{AllowHTTP: true, DialTLSContext: func(ctx context.Context, network, addr string, _ *tls.Config) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, network, addr)
+	}}
+	defer tr.CloseIdleConnections()
+	base := frontOf(t, o.peer(), nil)
+	for sent, want := range map[http2.ErrCode]http2.ErrCode{
+		http2.ErrCodeCancel:             http2.ErrCodeCancel,
+		http2.ErrCodeEnhanceYourCalm:    http2.ErrCodeEnhanceYourCalm,
+		http2.ErrCodeInadequateSecurity: http2.ErrCodeInadequateSecurity,
+		http2.ErrCodeRefusedStream:      http2.ErrCodeInternal,
+		http2.ErrCodeNo:                 http2.ErrCodeInternal,
+		http2.ErrCodeHTTP11Required:     http2.ErrCodeInternal,
+		http2.ErrCodeFlowControl:        http2.ErrCodeInternal,
+	} {
+		codes <- sent
+		req, _ := http.NewRequestWithContext(t.Context(), "GET", base, nil)
+		resp, err := tr.RoundTrip(req)
+		if err == nil {
+			_, err = io.ReadAll(resp.Body)
+			resp.Body.Close()
+		}
+		var se http2.StreamError
+		if !errors.As(err, &se) || se.Code != want {
+			t.Errorf("%v: the client got %v", sent, err)
+		}
+	}
 }
 
 // TestUpstreamStreamLimit: streams are spread over as many connections as the

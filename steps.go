@@ -56,7 +56,7 @@ func (s *Session) panicked(v any) error {
 	s.keepOut = true // what the hook left half done must not meet another request
 	if v == http.ErrAbortHandler {
 		// net/http's way to cut a response: it is no accident.
-		s.down.Abort()
+		s.down.Abort(nil)
 		return aborted()
 	}
 	e := &Error{Reason: reason.HookPanic, Err: fmt.Errorf("%v\n%s", v, debug.Stack())}

@@ -294,7 +294,7 @@ func (c *H1) Started() bool { return c.started }
 
 // Abort implements exchange.Down. What is buffered goes out first: the client
 // shall see how far the response came.
-func (c *H1) Abort() {
+func (c *H1) Abort(error) {
 	if c.started && !c.aborted {
 		_ = c.out.Flush()
 	}

@@ -276,14 +276,30 @@ func (d *H2) Flush() error { return d.writeError(d.st.Flush()) }
 func (d *H2) Started() bool { return d.st.Started() }
 
 // Abort implements exchange.Down.
-func (d *H2) Abort() {
+func (d *H2) Abort(cause error) {
 	d.aborted = true
 	switch {
 	case d.tunneled:
 		d.st.Reset(h2frame.Cancel) // RFC 8441, section 5
 	case !d.finished:
-		d.st.Reset(h2frame.InternalError)
+		d.st.Reset(abortCode(cause))
 	}
+}
+
+// abortCode returns with what a response is cut.
+//
+// RFC 9113, section 7: of an origin's codes those that say something of the request;
+// the others are about its connection, or would have the client try again although a
+// part of a response has come.
+func abortCode(cause error) h2frame.Code {
+	var e *h2.Error
+	if errors.As(cause, &e) && e.Remote && !e.Conn {
+		switch e.Code {
+		case h2frame.Cancel, h2frame.EnhanceYourCalm, h2frame.InadequateSecurity, h2frame.ConnectError:
+			return e.Code
+		}
+	}
+	return h2frame.InternalError
 }
 
 // BeginRawIn implements exchange.Down.

@@ -52,8 +52,9 @@ type Down interface {
 	// Started reports whether a byte of the final head was handed to WriteHead.
 	Started() bool
 	// Abort cuts the exchange visibly: the client must not take what it got
-	// for a whole response.
-	Abort()
+	// for a whole response. Cause may say how: an HTTP/2 origin's reset is passed on
+	// where it means something to a client.
+	Abort(cause error)
 
 	// Tunnel makes what follows the next head another protocol than HTTP, and
 	// returns the client's end of it; resp, about to be given to WriteHead, is what

@@ -169,7 +169,7 @@ func (d *Down) Bodiless(status int) bool {
 func (d *Down) Started() bool { return d.started }
 
 // Abort implements exchange.Down.
-func (d *Down) Abort() { d.aborted = true }
+func (d *Down) Abort(error) { d.aborted = true }
 
 // Tunnel implements exchange.Down: there is none here.
 func (d *Down) Tunnel(*message.Response) (exchange.Tunnel, error) { return nil, nil }
