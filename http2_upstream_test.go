@@ -2,7 +2,6 @@ package cirque_test
 
 import (
 	"bytes"
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -228,9 +227,9 @@ func TestUpstreamResetCode(t *testing.T) {
 			_ = c.WriteRSTStream(r.StreamID, <-codes)
 		}
 	})
-	tr := &http2.Transport{AllowHTTP: true, DialTLSContext: func(ctx context.Context, network, addr string, _ *tls.Config) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, network, addr)
-	}}
+	p := new(http.Protocols)
+	p.SetUnencryptedHTTP2(true)
+	tr := &http.Transport{Protocols: p}
 	defer tr.CloseIdleConnections()
 	base := frontOf(t, o.peer(), nil)
 	for sent, want := range map[http2.ErrCode]http2.ErrCode{
@@ -446,5 +445,182 @@ func TestUpstreamHTTP2Idle(t *testing.T) {
 				t.Errorf("%d connections", n)
 			}
 		})
+	}
+}
+
+// respond sends a head and a body, and leaves the stream open.
+func (c *frameConn) respond(id uint32, body string, fields ...string) {
+	c.buf.Reset()
+	for i := 0; i < len(fields); i += 2 {
+		_ = c.enc.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]})
+	}
+	_ = c.WriteHeaders(http2.HeadersFrameParam{StreamID: id, EndHeaders: true, BlockFragment: c.buf.Bytes()})
+	if body != "" {
+		_ = c.WriteData(id, false, []byte(body))
+	}
+}
+
+// TestUpstreamLateEnd: an origin that has sent all of a body whose length it told, and
+// not the end of the stream, does not keep a client of HTTP/1 waiting: neither for the
+// body nor, for long, with its next request. The stream is reset, its connection stays.
+func TestUpstreamLateEnd(t *testing.T) {
+	resets := make(chan http2.ErrCode, 10)
+	o := startFrameOrigin(t, listenLoopback(t), nil, func(c *frameConn) {
+		for {
+			f, err := c.ReadFrame()
+			if err != nil {
+				return
+			}
+			switch f := f.(type) {
+			case *http2.MetaHeadersFrame:
+				switch f.PseudoValue("method") {
+				case "HEAD":
+					c.respond(f.StreamID, "", ":status", "200", "content-length", "5")
+				default:
+					c.respond(f.StreamID, "whole", ":status", "200", "content-length", "5")
+				}
+			case *http2.SettingsFrame:
+				if !f.IsAck() {
+					_ = c.WriteSettingsAck()
+				}
+			case *http2.RSTStreamFrame:
+				resets <- f.ErrCode
+			}
+		}
+	})
+	base := frontOf(t, o.peer(), nil)
+	nc, err := net.Dial("tcp", strings.TrimPrefix(base, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	_ = nc.SetDeadline(time.Now().Add(10 * time.Second)) // the default for a pause in a body is 60
+	_, _ = io.WriteString(nc, "GET /1 HTTP/1.1\r\nHost: a\r\n\r\nHEAD /2 HTTP/1.1\r\nHost: a\r\n\r\nGET /3 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+	got, err := io.ReadAll(nc)
+	if err != nil || strings.Count(string(got), "HTTP/1.1 200") != 3 || strings.Count(string(got), "\r\n\r\nwhole") != 2 {
+		t.Errorf("%v\n%s", err, got)
+	}
+	for range 3 {
+		if code := <-resets; code != http2.ErrCodeCancel {
+			t.Errorf("reset with %v", code)
+		}
+	}
+	if n := o.conns.Load(); n != 1 {
+		t.Errorf("%d connections", n)
+	}
+}
+
+// TestUpstreamReadStall: an origin that stops in the middle of a body gets
+// RST_STREAM(CANCEL), and its connection no other request.
+func TestUpstreamReadStall(t *testing.T) {
+	resets := make(chan http2.ErrCode, 1)
+	o := startFrameOrigin(t, listenLoopback(t), nil, func(c *frameConn) {
+		for {
+			f, err := c.ReadFrame()
+			if err != nil {
+				return
+			}
+			switch f := f.(type) {
+			case *http2.MetaHeadersFrame:
+				if c.n == 1 {
+					c.respond(f.StreamID, "a part", ":status", "200", "content-length", "100")
+				} else {
+					c.answer(f.StreamID, "204")
+				}
+			case *http2.SettingsFrame:
+				if !f.IsAck() {
+					_ = c.WriteSettingsAck()
+				}
+			case *http2.RSTStreamFrame:
+				resets <- f.ErrCode
+			}
+		}
+	})
+	peer := o.peer()
+	peer.Timeouts.Read = 50 * time.Millisecond
+	base := frontOf(t, peer, nil)
+	resp, err := http.Get(base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	if err == nil || string(body) != "a part" {
+		t.Errorf("%q, %v", body, err)
+	}
+	if code := <-resets; code != http2.ErrCodeCancel {
+		t.Errorf("reset with %v", code)
+	}
+	if status := post(t, base); status != 204 || o.conns.Load() != 2 {
+		t.Errorf("status %d, %d connections", status, o.conns.Load())
+	}
+}
+
+// TestHTTP2Authority: Host and :authority are one thing on either side, and what a hook
+// makes of it.
+//
+// RFC 9113, section 8.3.1.
+func TestHTTP2Authority(t *testing.T) {
+	h1 := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Saw", r.Host) }))
+	defer h1.Close()
+	h2 := startFrameOrigin(t, listenLoopback(t), nil, func(c *frameConn) {
+		for r := c.request(); r != nil; r = c.request() {
+			saw := r.PseudoValue("authority")
+			for _, f := range r.RegularFields() {
+				if f.Name == "host" {
+					saw += " and Host " + f.Value
+				}
+			}
+			c.respond(r.StreamID, "", ":status", "200", "content-length", "0", "saw", saw)
+			_ = c.WriteData(r.StreamID, true, nil)
+		}
+	})
+	transport := &cirque.Transport{}
+	defer transport.Close()
+	srv := &cirque.Server{H2C: true, Logger: slog.New(slog.DiscardHandler), Proxy: &cirque.Proxy{
+		Transport: transport,
+		Peer: func(s *cirque.Session) (*cirque.Peer, error) {
+			if s.Request().HasPathPrefix("/h2") {
+				return h2.peer(), nil
+			}
+			return cirque.NewPeer(h1.Listener.Addr().String()), nil
+		},
+		Filters: []cirque.Filter{{Name: "host", UpstreamRequest: func(s *cirque.Session) error {
+			if host := s.Request().Header.Get("Want"); host != "" {
+				s.UpstreamRequest().SetAuthority(host)
+			}
+			return nil
+		}}},
+	}}
+	l := listenLoopback(t)
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = srv.Serve(l) })
+	defer wg.Wait()
+	defer srv.Close()
+	for _, proto := range []string{"HTTP/1", "HTTP/2"} {
+		p := new(http.Protocols)
+		p.SetHTTP1(proto == "HTTP/1")
+		p.SetUnencryptedHTTP2(proto == "HTTP/2")
+		tr := &http.Transport{Protocols: p}
+		for _, origin := range []string{"/h1", "/h2"} {
+			for _, want := range []string{"", "other.example:8080"} {
+				req, _ := http.NewRequestWithContext(t.Context(), "GET", "http://"+l.Addr().String()+origin, nil)
+				req.Host = "a.example:81"
+				saw := req.Host
+				if want != "" {
+					req.Header.Set("Want", want)
+					saw = want
+				}
+				resp, err := tr.RoundTrip(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				resp.Body.Close()
+				if got := resp.Header.Get("Saw"); got != saw || resp.StatusCode != 200 {
+					t.Errorf("%s to %s, want %q: %d, the origin saw %q", proto, origin, want, resp.StatusCode, got)
+				}
+			}
+		}
+		tr.CloseIdleConnections()
 	}
 }

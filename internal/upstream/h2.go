@@ -42,7 +42,8 @@ type H2 struct {
 
 	// Owned by the exchange's reading goroutine.
 	resp    *message.Response
-	stalled bool // the last read of the body timed out
+	left    int64 // of a body whose length was told; -1: not known
+	stalled bool  // the last read of the body timed out
 
 	// Owned by the goroutine that writes the request, until an error is looked at.
 	sentAny     bool
@@ -159,6 +160,10 @@ func (u *H2) ReadHead(resp *message.Response) error {
 	if resp.Status >= 200 {
 		u.received = true
 		u.st.SetReadTimeout(u.read)
+		u.left = resp.Length()
+		if u.head || resp.Status == 204 || resp.Status == 304 {
+			u.left = 0
+		}
 	}
 	if u.protocol != "" && resp.Status >= 200 && resp.Status < 300 {
 		u.agreed(resp)
@@ -168,17 +173,33 @@ func (u *H2) ReadHead(resp *message.Response) error {
 		// HTTP/2 has trailers behind a body whose length was told, HTTP/1 has not:
 		// there the length gives way (RFC 9112, section 7.1.2).
 		resp.SetLength(-1)
+		u.left = -1
 	}
 	return nil
 }
 
+// lateEnd is how long the end of a stream may be late when the body is complete by
+// its length. An origin that forgets it would hold the client's connection for as long
+// as a body may pause.
+const lateEnd = 250 * time.Millisecond
+
 // ReadBody implements exchange.Up.
 func (u *H2) ReadBody() ([]byte, bool, error) {
+	complete := u.left == 0 && u.protocol == ""
+	if complete {
+		u.st.SetReadTimeout(lateEnd)
+	}
 	b, last, err := u.st.ReadBody(&u.resp.Trailer)
 	u.stalled = errors.Is(err, wire.ErrTimeout)
 	switch {
 	case err == nil:
+		if u.left > 0 {
+			u.left -= int64(len(b))
+		}
 		return b, last, nil
+	case u.stalled && complete:
+		u.stalled = false
+		return nil, true, nil
 	case u.stalled:
 		return nil, false, &reason.Error{Reason: reason.UpstreamReadTimeout, Err: err}
 	}
