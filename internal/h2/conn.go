@@ -68,9 +68,10 @@ type Conn struct {
 	out      outBuffer
 	writing  bool // a writer goroutine exists
 	turns    uint64
-	waiting  []*Stream // that have something to send and no room or credit for it
-	closing  bool      // nothing follows what is in out: the writer closes
-	quiet    sync.Cond // running or writing went down
+	early    map[uint32]h2stream.Priority // of streams that are not open yet
+	waiting  []*Stream                    // that have something to send and no room or credit for it
+	closing  bool                         // nothing follows what is in out: the writer closes
+	quiet    sync.Cond                    // running or writing went down
 	draining drainState
 	drainWhy error
 	drainAt  time.Duration // the first GOAWAY was sent

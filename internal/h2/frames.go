@@ -87,13 +87,50 @@ func (c *Conn) priorityUpdate(p []byte) error {
 		// RFC 9218, section 7.1: only clients send it.
 		return violation(h2frame.ProtocolError, "PRIORITY_UPDATE from a server")
 	}
+	// RFC 9218, section 7: it is a complete set; what it leaves out has its default.
+	prio := h2stream.ParsePriority(h2stream.DefaultPriority(), value)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if st := c.streams[id]; st != nil {
-		// RFC 9218, section 7: it is a complete set; what it leaves out has its default.
-		st.rank.Priority = h2stream.ParsePriority(h2stream.DefaultPriority(), value)
+		st.rank.Priority = prio
+		return nil
 	}
+	return c.earlyLocked(id, prio)
+}
+
+// earlyLocked keeps the priority of a stream that is not open yet.
+//
+// RFC 9218, section 7.1: together with those that are open there may be no more of
+// them than streams.
+func (c *Conn) earlyLocked(id uint32, prio h2stream.Priority) error {
+	if c.ids.Standing(id) != h2stream.StandingNew {
+		return nil
+	}
+	if _, known := c.early[id]; !known && len(c.early)+len(c.streams) >= c.cfg.MaxStreams {
+		return violation(h2frame.ProtocolError, "more priorities of streams that are not open than there may be streams")
+	}
+	if c.early == nil {
+		c.early = map[uint32]h2stream.Priority{}
+	}
+	c.early[id] = prio
 	return nil
+}
+
+// takeEarlyLocked gives a stream that opens the priority that came before it, which
+// overrides that of its head. Streams that were passed over do not open any more
+// (RFC 9113, section 5.1.1).
+func (c *Conn) takeEarlyLocked(st *Stream, id uint32) {
+	if len(c.early) == 0 {
+		return
+	}
+	if prio, ok := c.early[id]; ok {
+		st.rank.Priority = prio
+	}
+	for old := range c.early {
+		if old <= id {
+			delete(c.early, old)
+		}
+	}
 }
 
 func (c *Conn) reset(h h2frame.Header, p []byte) error {

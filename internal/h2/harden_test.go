@@ -543,6 +543,45 @@ func TestPriorityUpdate(t *testing.T) {
 	})
 }
 
+// TestEarlyPriorityUpdate: RFC 9218, section 7.1: an update may come before its stream,
+// and overrides what the stream's head says. There may be as many as streams.
+func TestEarlyPriorityUpdate(t *testing.T) {
+	update := func(b *bed, id byte, value string) {
+		b.must(b.fr.WriteRawFrame(0x10, 0, 0, append([]byte{0, 0, 0, id}, value...)))
+	}
+	withServer(t, sink, nil, func(b *bed) {
+		b.hello()
+		update(b, 3, "u=2")
+		update(b, 5, "u=6")
+		update(b, 5, "u=1, i")
+		b.headers(5, false, append(append([]string(nil), getLines...), "priority: u=4")...)
+		b.headers(7, false, getLines...)
+		update(b, 3, "u=0") // passed over
+		synctest.Wait()
+		b.conn.mu.Lock()
+		defer b.conn.mu.Unlock()
+		if got := b.conn.streams[5].rank.Priority; got.Urgency != 1 || !got.Incremental {
+			t.Errorf("the priority is %+v", got)
+		}
+		if got := b.conn.streams[7].rank.Priority; got.Urgency != 3 {
+			t.Errorf("the next one's is %+v", got)
+		}
+		if len(b.conn.early) != 0 {
+			t.Errorf("%d are kept", len(b.conn.early))
+		}
+	})
+	withServer(t, sink, nil, func(b *bed) { // a hundred streams
+		b.hello()
+		b.headers(1, false, getLines...)
+		for i := range 99 {
+			update(b, byte(3+2*i), "u=2")
+		}
+		update(b, 5, "u=3")
+		update(b, 201, "u=2")
+		b.wantEnd("PROTOCOL_ERROR")
+	})
+}
+
 // TestWorkersEnd: goroutines that ran a burst of streams do not stay for as long as one
 // stream keeps the connection busy.
 func TestWorkersEnd(t *testing.T) {

@@ -143,6 +143,7 @@ func (c *Conn) newStream(id uint32, end bool, b []byte) error {
 	v := c.ids.Recv(id, h2frame.TypeHeaders)
 	if v == h2stream.Accept && c.head.bad == "" && c.mayRunLocked() && !c.closing && c.holdLocked(st) {
 		st.openLocked(id, end)
+		c.takeEarlyLocked(st, id)
 		c.running++
 		st.served = true
 		c.idleSince = 0
