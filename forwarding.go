@@ -89,6 +89,11 @@ func (s *Session) upstreamHead() error {
 	if s.body.continued {
 		h.DelID(message.IDExpect)
 	}
+	if s.h1up != nil && s.conn.h1 == nil && s.upReq.Length() > 0 && h.HasID(message.IDTrailer) {
+		// HTTP/2 has trailers behind a body whose length was told, HTTP/1 has not:
+		// there the length gives way (RFC 9112, section 7.1.2).
+		s.upReq.SetLength(-1)
+	}
 	if !s.proxy.Forwarding.NoXForwarded {
 		s.xForwarded(h)
 	}

@@ -359,6 +359,31 @@ func (p *matrixPair) testTrailers(t *testing.T) {
 	if err != nil || got != "a body" || resp.Trailer.Get("X-Sum") != "6" || resp.Trailer.Get("X-Got") != "late" {
 		t.Errorf("%q %v, %v", got, resp.Trailer, err)
 	}
+	if !strings.HasPrefix(p.down, "h2") {
+		return
+	}
+	// HTTP/2 has trailers behind a body whose length was told, HTTP/1 has not.
+	for _, body := range []io.Reader{strings.NewReader("a body"), io.MultiReader(strings.NewReader("a "), &lateReader{"body"})} {
+		req := p.request("POST", "/trailers", body)
+		req.ContentLength = 6
+		req.Trailer = http.Header{"X-Late": {"late"}}
+		if resp, got, err := p.do(t, req); err != nil || got != "a body" || resp.Trailer.Get("X-Got") != "late" {
+			t.Errorf("with a length: %q %v, %v", got, resp.Trailer, err)
+		}
+	}
+}
+
+// lateReader takes a moment to return what it has.
+type lateReader struct{ s string }
+
+func (r *lateReader) Read(p []byte) (int, error) {
+	if r.s == "" {
+		return 0, io.EOF
+	}
+	time.Sleep(5 * time.Millisecond)
+	n := copy(p, r.s)
+	r.s = r.s[n:]
+	return n, nil
 }
 
 // testDuplex sends a piece when the one before has come back.
