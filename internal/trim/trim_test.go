@@ -1,6 +1,7 @@
 package trim
 
 import (
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,18 +11,18 @@ import (
 // off no longer than it may when connections go idle without end; not too often.
 func TestTrim(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		trims := 0
-		tr := &Trimmer{collect: func() { trims++ }}
+		var trims atomic.Int64
+		tr := &Trimmer{collect: func() { trims.Add(1) }}
 		note := func(n int) {
 			for range n {
 				tr.Note()
 			}
 		}
-		expect := func(what string, want int) {
+		expect := func(what string, want int64) {
 			t.Helper()
 			synctest.Wait()
-			if trims != want {
-				t.Fatalf("%s: %d trims, want %d", what, trims, want)
+			if n := trims.Load(); n != want {
+				t.Fatalf("%s: %d trims, want %d", what, n, want)
 			}
 		}
 		note(after - 1)
