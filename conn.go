@@ -92,6 +92,7 @@ func (s *Session) reset(down exchange.Down) {
 	s.peer, s.up, s.h1up, s.wire, s.upConn, s.lastErr = nil, nil, nil, nil, nil, nil
 	s.attempt = Attempt{}
 	s.attempts, s.stale, s.interims, s.idLen, s.localFrom = 0, 0, 0, 0, -1
+	s.newConn = false
 	s.phase, s.sentBody = phaseRequest, 0
 	s.responded, s.respHooks, s.noRetry, s.failedByHook = false, false, false, false
 	s.foreign, s.answering = false, false

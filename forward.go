@@ -177,7 +177,7 @@ func (s *Session) attemptOn(p *Peer) *Error {
 func (s *Session) connect(p *Peer) *Error {
 	target := p.target()
 	reuse := reuseFor(s.req.Method())
-	if s.stale >= maxStale {
+	if s.stale >= maxStale || s.newConn {
 		reuse = upstream.ReuseNone
 	}
 	t := s.timeoutsTo(p)
@@ -241,6 +241,7 @@ func (s *Session) exchange() error {
 	}
 	s.down.Watch(s.up)
 	err = s.up.Send(&s.upReq, s.body.held(), whole)
+	s.sizePieces()
 	if err == nil {
 		if !whole {
 			s.startPump()

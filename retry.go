@@ -62,7 +62,10 @@ func (s *Session) mayRetry(e *Error) bool {
 		// idempotent by itself.
 		return false
 	case s.failedByHook, e.Reason == reason.UpstreamClosed, e.Reason == reason.UpstreamReset:
-		// The connection died before a response, or a filter refused it.
+		// The connection died before a response, or a filter refused it. One of the
+		// pool may have died of its age or with the process that served it, and then
+		// the next one as well: that makes no second attempt, so it gets a new one.
+		s.newConn = s.newConn || e.Reused && !s.failedByHook
 	case e.Reason == reason.UpstreamTimeout && s.proxy.Retry.PerTry > 0:
 		// The configured time of one try passed.
 	default:

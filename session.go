@@ -59,6 +59,7 @@ type Session struct {
 	// failedByHook is set when an UpstreamResponse hook failed the attempt.
 	failedByHook bool
 	stale        int  // attempts on pooled connections that were dead
+	newConn      bool // an attempt on a pooled one was lost: the next needs a new one
 	keepOut      bool // the Session is not reused
 	lastErr      *Error
 	sentBody     int64 // bytes of response body sent to the client
