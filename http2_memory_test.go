@@ -110,9 +110,13 @@ func TestStalledStreamsMemory(t *testing.T) {
 		}
 	}
 	// Each stream holds a goroutine, a session, a connection to the origin and the
-	// buffer in which its body begins: what a stalled client of HTTP/1 holds too. (The
-	// part of HTTP/2 alone is bounded in internal/h2.)
-	if grown := held() - before - direct; grown > 45<<10*100 {
+	// tiny buffer in which its body begins. (The part of HTTP/2 alone is bounded in
+	// internal/h2.)
+	bound := int64(24 << 10 * 100)
+	if raceEnabled { // stacks are larger
+		bound *= 2
+	}
+	if grown := held() - before - direct; grown > bound {
 		t.Errorf("100 streams hold %d KiB", grown>>10)
 	}
 }

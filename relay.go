@@ -23,6 +23,7 @@ func (s *Session) relay() error {
 			if err := s.flush(); err != nil {
 				return err
 			}
+			s.sizePieces()
 		}
 		b, last, err := s.readPiece()
 		if err != nil {
@@ -48,6 +49,16 @@ func (s *Session) relay() error {
 		}
 		if err := s.writeLater(b); err != nil {
 			return err
+		}
+	}
+}
+
+// sizePieces has the origin's connection read as much at once as the client can take:
+// many streams that wait for credit hold little, and one that has it moves much.
+func (s *Session) sizePieces() {
+	if s.h1up != nil {
+		if n := s.down.Room(); n > 0 {
+			s.h1up.SetPiece(n)
 		}
 	}
 }

@@ -29,6 +29,11 @@ const (
 	LargeSize = 64 << 10
 )
 
+// Size returns the size of the class's buffers.
+func (c Class) Size() int { return sizes[c] }
+
+var sizes = [...]int{Tiny: TinySize, Small: SmallSize, Large: LargeSize}
+
 // Buffer is a piece of memory with one holder.
 type Buffer struct {
 	// B is the whole memory. The holder may do with the bytes what it likes and

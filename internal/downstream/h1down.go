@@ -289,6 +289,9 @@ func (c *H1) WriteLater(b []byte) error { return c.writeError(c.out.Later(b)) }
 // Flush implements exchange.Down.
 func (c *H1) Flush() error { return c.writeError(c.out.Flush()) }
 
+// Room implements exchange.Down.
+func (c *H1) Room() int { return 0 }
+
 // Started implements exchange.Down.
 func (c *H1) Started() bool { return c.started }
 

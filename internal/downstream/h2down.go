@@ -272,6 +272,9 @@ func (d *H2) WriteLater(b []byte) error { return d.writeError(d.st.WriteBody(b, 
 // Flush implements exchange.Down.
 func (d *H2) Flush() error { return d.writeError(d.st.Flush()) }
 
+// Room implements exchange.Down.
+func (d *H2) Room() int { return max(d.st.Room(), 1) }
+
 // Started implements exchange.Down.
 func (d *H2) Started() bool { return d.st.Started() }
 

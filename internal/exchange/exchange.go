@@ -44,6 +44,9 @@ type Down interface {
 	// WriteLater is WriteBody for a piece that is not the last one and may stay in
 	// the buffer until Flush or the next WriteBody.
 	WriteLater(b []byte) error
+	// Room returns for how many bytes of body the client has given credit, 1 for none,
+	// or 0 where that is the connection's affair.
+	Room() int
 	// Flush sends what WriteHead and WriteLater left in the buffer.
 	Flush() error
 	// Bodiless reports whether a response with the status has no body, because

@@ -8,8 +8,9 @@ import (
 )
 
 // outMax is how much of field sections and bodies is gathered before streams
-// have to wait for the writer: about what one write moves.
-const outMax = 64 << 10
+// have to wait for the writer: with the frame that goes beyond it what a large buffer
+// holds, so that none of it is the garbage collector's.
+const outMax = buf.LargeSize - gatherMax - h2frame.HeaderLen
 
 // controlMax bounds what frames may add to it that the other end makes us send. One
 // that asks with pings, SETTINGS or faults and does not read the answers would have

@@ -246,5 +246,12 @@ func (st *Stream) Flush() error {
 	return nil
 }
 
+// Room returns how many bytes of body the other end's windows have room for.
+func (st *Stream) Room() int {
+	st.c.mu.Lock()
+	defer st.c.mu.Unlock()
+	return min(st.send.Available(), st.c.send.Available())
+}
+
 // Started reports whether a final head was handed to WriteHead.
 func (st *Stream) Started() bool { return st.started }

@@ -165,6 +165,9 @@ func (d *Down) Bodiless(status int) bool {
 	return status == http.StatusNoContent || status == http.StatusNotModified || d.r.Method == http.MethodHead
 }
 
+// Room implements exchange.Down.
+func (d *Down) Room() int { return 0 }
+
 // Started implements exchange.Down.
 func (d *Down) Started() bool { return d.started }
 

@@ -158,6 +158,7 @@ func (u *H1) begin(req *message.Request) {
 	u.wc.SetReadTimeout(u.firstByte)
 	u.wc.SetWriteTimeout(u.write)
 	u.wc.LimitFirst(u.headGuess)
+	u.wc.SetPiece(0)
 }
 
 // requestFraming says how a request body is framed.
@@ -384,6 +385,9 @@ func (u *H1) BodyError(err error) error {
 	}
 	return reason.Wrap(r, err)
 }
+
+// SetPiece says how much of the response can go on at once.
+func (u *H1) SetPiece(n int) { u.wc.SetPiece(n) }
 
 // BodyReady implements exchange.Up.
 func (u *H1) BodyReady() bool { return u.in.Ready() }

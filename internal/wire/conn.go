@@ -61,6 +61,7 @@ type Conn struct {
 	r, w  int         // b[r:w] was read and not discarded
 	max   int
 	limit int    // of what a read without a buffer takes; 0: none
+	piece int    // how much a read is to take; 0: a small buffer
 	first []byte // what FillIdle reads into without a descriptor
 	// lastFilled says that the last read got as much as it asked for: there is
 	// more.
@@ -148,6 +149,22 @@ func (c *Conn) Buffered() []byte { return c.b[c.r:c.w] }
 // but the buffer.
 func (c *Conn) LimitFirst(n int) { c.limit = n }
 
+// SetPiece says how much of the input can go on at once, by which reads choose their
+// buffer: a tiny one where hardly anything can, a large one for a source that has more.
+// Zero is a small one.
+func (c *Conn) SetPiece(n int) { c.piece = n }
+
+// class returns the buffer for the next read.
+func (c *Conn) class() buf.Class {
+	switch {
+	case c.piece > 0 && c.piece <= buf.TinySize:
+		return buf.Tiny
+	case c.piece >= buf.LargeSize && c.lastFilled:
+		return buf.Large
+	}
+	return buf.Small
+}
+
 // Discard takes n bytes from the front of what is buffered.
 func (c *Conn) Discard(n int) {
 	c.r += n
@@ -179,7 +196,11 @@ func (c *Conn) useBuffer(class buf.Class) {
 func (c *Conn) makeRoom() error {
 	switch {
 	case c.b == nil:
-		c.useBuffer(buf.Small)
+		c.useBuffer(c.class())
+	case c.w == 0 && c.piece > 0 && len(c.b) != c.class().Size():
+		class := c.class()
+		c.dropBuffer()
+		c.useBuffer(class)
 	case c.w < len(c.b):
 	case c.r > 0:
 		c.w = copy(c.b, c.b[c.r:c.w])

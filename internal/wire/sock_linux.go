@@ -7,8 +7,6 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/cirqueproxy/cirque/internal/buf"
 )
 
 // readNow reads what the socket has, from within a call of the runtime's.
@@ -56,7 +54,7 @@ func (s *sysConn) tryReadTLS(fd uintptr) bool {
 		return s.gotTLS(n, err)
 	case opIdle:
 		if c.b == nil {
-			c.useBuffer(buf.Small)
+			c.useBuffer(c.class())
 		}
 		n, err := c.readTLS(c.b)
 		if err == errNotNow {

@@ -7,8 +7,6 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/cirqueproxy/cirque/internal/buf"
 )
 
 // readOp is what a read through the descriptor does.
@@ -118,11 +116,11 @@ func (s *sysConn) tryRead(fd uintptr) bool {
 		return s.received(n, errno)
 	case opIdle:
 		if c.b == nil {
-			c.useBuffer(buf.Small)
+			c.useBuffer(c.class())
 		}
 		b := c.b
 		if c.limit > 0 {
-			b = b[:c.limit]
+			b = b[:min(c.limit, len(b))]
 		}
 		n, errno := recv(fd, b, 0)
 		if errno == syscall.EAGAIN {
