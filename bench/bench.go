@@ -333,7 +333,7 @@ func (b *bench) runScenario(ctx context.Context, s scenario) error {
 	if err != nil {
 		return err
 	}
-	defer stopAll(all)
+	defer func() { stopAll(all) }()
 	if s.latency {
 		if err := b.saturate(&s, all); err != nil {
 			return err
@@ -346,6 +346,13 @@ func (b *bench) runScenario(ctx context.Context, s scenario) error {
 	}
 	kept := map[string]int{}
 	for n := 1; n <= 3*b.opts.Rounds; n++ {
+		if s.idle && n > 1 {
+			// What a process took in an earlier round it has already.
+			stopAll(all)
+			if all, err = b.startAll(&s); err != nil {
+				return err
+			}
+		}
 		for _, r := range all {
 			if kept[r.peer.name] >= b.opts.Rounds {
 				continue
