@@ -14,22 +14,12 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 
 	"github.com/cirqueproxy/cirque"
 	"github.com/cirqueproxy/cirque/internal/testcert"
 )
 
 var offersConnect = []http2.Setting{{ID: http2.SettingEnableConnectProtocol, Val: 1}}
-
-// head sends a head of names and values.
-func (c *frameConn) head(id uint32, end bool, fields ...string) {
-	c.buf.Reset()
-	for i := 0; i < len(fields); i += 2 {
-		_ = c.enc.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]})
-	}
-	_ = c.WriteHeaders(http2.HeadersFrameParam{StreamID: id, EndStream: end, EndHeaders: true, BlockFragment: c.buf.Bytes()})
-}
 
 // data returns the next frame of a stream, having given its credit back.
 func (c *frameConn) data(id uint32) (http2.Frame, error) {

@@ -37,10 +37,12 @@ type frameOrigin struct {
 // frameConn is one connection to it.
 type frameConn struct {
 	*http2.Framer
-	n   int64 // 1 for the first
-	nc  net.Conn
-	enc *hpack.Encoder
-	buf bytes.Buffer
+	n  int64 // 1 for the first
+	nc net.Conn
+	// resets gets the codes of the streams that the other end resets, if it is not nil.
+	resets chan<- http2.ErrCode
+	enc    *hpack.Encoder
+	buf    bytes.Buffer
 }
 
 // startFrameOrigin serves each connection by serve, after the prefaces.
@@ -97,15 +99,32 @@ func (c *frameConn) request() *http2.MetaHeadersFrame {
 			if !f.IsAck() {
 				_ = c.WritePing(true, f.Data)
 			}
+		case *http2.RSTStreamFrame:
+			if c.resets != nil {
+				c.resets <- f.ErrCode
+			}
 		}
 	}
 }
 
 // answer sends a response without a body.
-func (c *frameConn) answer(id uint32, status string) {
+func (c *frameConn) answer(id uint32, status string) { c.head(id, true, ":status", status) }
+
+// head sends a head of names and values.
+func (c *frameConn) head(id uint32, end bool, fields ...string) {
 	c.buf.Reset()
-	_ = c.enc.WriteField(hpack.HeaderField{Name: ":status", Value: status})
-	_ = c.WriteHeaders(http2.HeadersFrameParam{StreamID: id, EndStream: true, EndHeaders: true, BlockFragment: c.buf.Bytes()})
+	for i := 0; i < len(fields); i += 2 {
+		_ = c.enc.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]})
+	}
+	_ = c.WriteHeaders(http2.HeadersFrameParam{StreamID: id, EndStream: end, EndHeaders: true, BlockFragment: c.buf.Bytes()})
+}
+
+// respond sends a head and a body, and leaves the stream open.
+func (c *frameConn) respond(id uint32, body string, fields ...string) {
+	c.head(id, false, fields...)
+	if body != "" {
+		_ = c.WriteData(id, false, []byte(body))
+	}
 }
 
 func listenLoopback(t *testing.T) net.Listener {
@@ -220,10 +239,7 @@ func TestUpstreamResetCode(t *testing.T) {
 	codes := make(chan http2.ErrCode, 1)
 	o := startFrameOrigin(t, listenLoopback(t), nil, func(c *frameConn) {
 		for r := c.request(); r != nil; r = c.request() {
-			c.buf.Reset()
-			_ = c.enc.WriteField(hpack.HeaderField{Name: ":status", Value: "200"})
-			_ = c.WriteHeaders(http2.HeadersFrameParam{StreamID: r.StreamID, EndHeaders: true, BlockFragment: c.buf.Bytes()})
-			_ = c.WriteData(r.StreamID, false, []byte("some"))
+			c.respond(r.StreamID, "some", ":status", "200")
 			_ = c.WriteRSTStream(r.StreamID, <-codes)
 		}
 	})
@@ -448,44 +464,19 @@ func TestUpstreamHTTP2Idle(t *testing.T) {
 	}
 }
 
-// respond sends a head and a body, and leaves the stream open.
-func (c *frameConn) respond(id uint32, body string, fields ...string) {
-	c.buf.Reset()
-	for i := 0; i < len(fields); i += 2 {
-		_ = c.enc.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]})
-	}
-	_ = c.WriteHeaders(http2.HeadersFrameParam{StreamID: id, EndHeaders: true, BlockFragment: c.buf.Bytes()})
-	if body != "" {
-		_ = c.WriteData(id, false, []byte(body))
-	}
-}
-
 // TestUpstreamLateEnd: an origin that has sent all of a body whose length it told, and
 // not the end of the stream, does not keep a client of HTTP/1 waiting: neither for the
 // body nor, for long, with its next request. The stream is reset, its connection stays.
 func TestUpstreamLateEnd(t *testing.T) {
 	resets := make(chan http2.ErrCode, 10)
 	o := startFrameOrigin(t, listenLoopback(t), nil, func(c *frameConn) {
-		for {
-			f, err := c.ReadFrame()
-			if err != nil {
-				return
+		c.resets = resets
+		for r := c.request(); r != nil; r = c.request() {
+			body := "whole"
+			if r.PseudoValue("method") == "HEAD" {
+				body = ""
 			}
-			switch f := f.(type) {
-			case *http2.MetaHeadersFrame:
-				switch f.PseudoValue("method") {
-				case "HEAD":
-					c.respond(f.StreamID, "", ":status", "200", "content-length", "5")
-				default:
-					c.respond(f.StreamID, "whole", ":status", "200", "content-length", "5")
-				}
-			case *http2.SettingsFrame:
-				if !f.IsAck() {
-					_ = c.WriteSettingsAck()
-				}
-			case *http2.RSTStreamFrame:
-				resets <- f.ErrCode
-			}
+			c.respond(r.StreamID, body, ":status", "200", "content-length", "5")
 		}
 	})
 	base := frontOf(t, o.peer(), nil)
@@ -515,24 +506,12 @@ func TestUpstreamLateEnd(t *testing.T) {
 func TestUpstreamReadStall(t *testing.T) {
 	resets := make(chan http2.ErrCode, 1)
 	o := startFrameOrigin(t, listenLoopback(t), nil, func(c *frameConn) {
-		for {
-			f, err := c.ReadFrame()
-			if err != nil {
-				return
-			}
-			switch f := f.(type) {
-			case *http2.MetaHeadersFrame:
-				if c.n == 1 {
-					c.respond(f.StreamID, "a part", ":status", "200", "content-length", "100")
-				} else {
-					c.answer(f.StreamID, "204")
-				}
-			case *http2.SettingsFrame:
-				if !f.IsAck() {
-					_ = c.WriteSettingsAck()
-				}
-			case *http2.RSTStreamFrame:
-				resets <- f.ErrCode
+		c.resets = resets
+		for r := c.request(); r != nil; r = c.request() {
+			if c.n == 1 {
+				c.respond(r.StreamID, "a part", ":status", "200", "content-length", "100")
+			} else {
+				c.answer(r.StreamID, "204")
 			}
 		}
 	})
@@ -571,8 +550,7 @@ func TestHTTP2Authority(t *testing.T) {
 					saw += " and Host " + f.Value
 				}
 			}
-			c.respond(r.StreamID, "", ":status", "200", "content-length", "0", "saw", saw)
-			_ = c.WriteData(r.StreamID, true, nil)
+			c.head(r.StreamID, true, ":status", "200", "content-length", "0", "saw", saw)
 		}
 	})
 	transport := &cirque.Transport{}

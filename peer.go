@@ -140,21 +140,15 @@ func (t Timeouts) or(d Timeouts) Timeouts {
 
 // fill takes the zero fields of t from d.
 func (t *Timeouts) fill(d *Timeouts) {
-	orSet(&t.Connect, d.Connect)
-	orSet(&t.TLSHandshake, d.TLSHandshake)
-	orSet(&t.ConnectTotal, d.ConnectTotal)
-	orSet(&t.FirstByte, d.FirstByte)
-	orSet(&t.Read, d.Read)
-	orSet(&t.Write, d.Write)
-	orSet(&t.Idle, d.Idle)
-	orSet(&t.Tunnel, d.Tunnel)
-	orSet(&t.Total, d.Total)
-}
-
-func orSet(v *time.Duration, d time.Duration) {
-	if *v == 0 {
-		*v = d
-	}
+	t.Connect = orElse(t.Connect, d.Connect)
+	t.TLSHandshake = orElse(t.TLSHandshake, d.TLSHandshake)
+	t.ConnectTotal = orElse(t.ConnectTotal, d.ConnectTotal)
+	t.FirstByte = orElse(t.FirstByte, d.FirstByte)
+	t.Read = orElse(t.Read, d.Read)
+	t.Write = orElse(t.Write, d.Write)
+	t.Idle = orElse(t.Idle, d.Idle)
+	t.Tunnel = orElse(t.Tunnel, d.Tunnel)
+	t.Total = orElse(t.Total, d.Total)
 }
 
 // positive returns d, or 0 (no limit) for a negative d.

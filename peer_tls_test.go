@@ -72,7 +72,7 @@ func cas(certs ...*testcert.Cert) []*x509.Certificate {
 }
 
 // TestPeerVerdicts: row U6; RFC 9525, section 6. What OpenSSL says of the same certificates is in
-// the outer ring, TestVerdictsAsOpenSSL.
+// the outer ring, TestOuterVerdicts.
 func TestPeerVerdicts(t *testing.T) {
 	ca, other := testcert.NewCA(t, "CA"), testcert.NewCA(t, "other")
 	between := ca.Issue(testcert.Options{Name: "between", CA: true})

@@ -56,10 +56,8 @@ func (s *Session) relay() error {
 // sizePieces has the origin's connection read as much at once as the client can take:
 // many streams that wait for credit hold little, and one that has it moves much.
 func (s *Session) sizePieces() {
-	if s.h1up != nil {
-		if n := s.down.Room(); n > 0 {
-			s.h1up.SetPiece(n)
-		}
+	if s.wire != nil {
+		s.wire.SetPiece(s.down.Room())
 	}
 }
 

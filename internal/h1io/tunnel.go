@@ -27,6 +27,7 @@ func (t *Tunnel) SetIdle(d time.Duration) {
 	t.wc.SetWriteDeadline(0)
 	t.wc.SetMinRate(0, 0)
 	t.wc.SetMinWriteRate(0, 0)
+	t.wc.SetPiece(0)
 }
 
 // Read returns the next bytes, lent until the next call.

@@ -27,6 +27,14 @@ func (st *Stream) AllReceived() bool {
 	return st.inEnd
 }
 
+// BodyWhole reports whether all of a body has come whose length was told: what may be
+// missing is its end.
+func (st *Stream) BodyWhole() bool {
+	st.c.mu.Lock()
+	defer st.c.mu.Unlock()
+	return st.content.Whole()
+}
+
 // ReadBody returns the next piece of the body, lent until the next call. With
 // last it has ended, and trailer, where it is not nil, holds the fields behind it.
 // What came before an error is returned before the error.

@@ -298,6 +298,9 @@ type Content struct {
 // if that is negative.
 func NewContent(length int64) Content { return Content{max(length, unknownLength)} }
 
+// Whole reports whether all has come that the length told.
+func (c *Content) Whole() bool { return c.left == 0 }
+
 // Recv takes n bytes of DATA, without padding; end says that they are the last.
 //
 // RFC 9113, section 8.1.1: a message whose DATA does not add up to its

@@ -386,9 +386,6 @@ func (u *H1) BodyError(err error) error {
 	return reason.Wrap(r, err)
 }
 
-// SetPiece says how much of the response can go on at once.
-func (u *H1) SetPiece(n int) { u.wc.SetPiece(n) }
-
 // BodyReady implements exchange.Up.
 func (u *H1) BodyReady() bool { return u.in.Ready() }
 

@@ -41,9 +41,9 @@ type H2 struct {
 	switched        bool   // the origin agreed
 
 	// Owned by the exchange's reading goroutine.
-	resp    *message.Response
-	left    int64 // of a body whose length was told; -1: not known
-	stalled bool  // the last read of the body timed out
+	resp     *message.Response
+	trailers bool // they were announced: more than the body is to come
+	stalled  bool // the last read of the body timed out
 
 	// Owned by the goroutine that writes the request, until an error is looked at.
 	sentAny     bool
@@ -160,10 +160,6 @@ func (u *H2) ReadHead(resp *message.Response) error {
 	if resp.Status >= 200 {
 		u.received = true
 		u.st.SetReadTimeout(u.read)
-		u.left = resp.Length()
-		if u.head || resp.Status == 204 || resp.Status == 304 {
-			u.left = 0
-		}
 	}
 	if u.protocol != "" && resp.Status >= 200 && resp.Status < 300 {
 		u.agreed(resp)
@@ -173,7 +169,7 @@ func (u *H2) ReadHead(resp *message.Response) error {
 		// HTTP/2 has trailers behind a body whose length was told, HTTP/1 has not:
 		// there the length gives way (RFC 9112, section 7.1.2).
 		resp.SetLength(-1)
-		u.left = -1
+		u.trailers = true
 	}
 	return nil
 }
@@ -185,7 +181,7 @@ const lateEnd = 250 * time.Millisecond
 
 // ReadBody implements exchange.Up.
 func (u *H2) ReadBody() ([]byte, bool, error) {
-	complete := u.left == 0 && u.protocol == ""
+	complete := !u.trailers && u.st.BodyWhole()
 	if complete {
 		u.st.SetReadTimeout(lateEnd)
 	}
@@ -193,9 +189,6 @@ func (u *H2) ReadBody() ([]byte, bool, error) {
 	u.stalled = errors.Is(err, wire.ErrTimeout)
 	switch {
 	case err == nil:
-		if u.left > 0 {
-			u.left -= int64(len(b))
-		}
 		return b, last, nil
 	case u.stalled && complete:
 		u.stalled = false
