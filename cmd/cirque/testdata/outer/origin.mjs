@@ -126,8 +126,13 @@ function handle(req, res) {
     case '/trailers':
       return trailers(res)
     case '/redirect':
-      res.writeHead(307, { Location: '/upload' })
-      return res.end()
+      // After the body: curl before version 8 takes the RST_STREAM(NO_ERROR) behind an
+      // early answer for a failure.
+      req.resume()
+      return req.on('end', () => {
+        res.writeHead(307, { Location: '/upload' })
+        res.end()
+      })
     case '/events':
       return events(res)
     case '/event':
